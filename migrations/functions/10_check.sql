@@ -1,0 +1,334 @@
+-- Argument checks, and the only places that raise DJ001 … DJ006.
+
+-- Raises an error of ours. Callers: every function that refuses something.
+create or replace function durable_internal.fail(code text, message text, hint text default null)
+returns void
+language plpgsql immutable
+as $$
+begin
+    if fail.hint is null then
+        raise exception using errcode = fail.code, message = fail.message;
+    end if;
+    raise exception using errcode = fail.code, message = fail.message, hint = fail.hint;
+end
+$$;
+
+-- A part that users may count on by name, and that a later version brings.
+create or replace function durable_internal.fail_not_available(what text)
+returns void
+language sql immutable
+as $$
+    select durable_internal.fail('DJ006', fail_not_available.what || ' is not available yet');
+$$;
+
+-- The namespace that this session's role was granted; `default` where none was. By session_user: inside
+-- a SECURITY DEFINER function it is still the caller's login, and nobody can set it.
+create or replace function durable_internal.session_namespace()
+returns int
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce((select r.namespace_id from durable_internal.namespace_role r
+                      where r.role = session_user), 1);
+$$;
+
+-- A UUID of version 7: milliseconds since 1970, then chance.
+create or replace function durable_internal.uuid_v7()
+returns uuid
+language sql volatile parallel safe
+as $$
+    select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+                  substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                  from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
+$$;
+
+-- The smallest id of an instant: bounds of partitions, and of listings by time.
+create or replace function durable_internal.uuid_v7_floor(at timestamptz)
+returns uuid
+language sql immutable
+as $$
+    select (encode(substring(int8send(floor(extract(epoch from uuid_v7_floor.at) * 1000)::bigint) from 3),
+                   'hex') || '00000000000000000000')::uuid;
+$$;
+
+-- Names: of jobs, queues, steps, events.
+create or replace function durable_internal.check_name(argument text, value text)
+returns void
+language plpgsql immutable
+as $$
+begin
+    if value is null or value !~ '^[A-Za-z0-9_.:/@-]{1,200}$' then
+        perform durable_internal.fail('DJ001', format('%s %s is not a name: 1 to 200 characters of '
+            'A-Z a-z 0-9 _ . : / @ - are allowed', argument,
+            case when value is null then 'null' else quote_literal(left(value, 60)) end));
+    end if;
+end
+$$;
+
+-- Keys: idempotency, correlation, concurrency. Null is for the caller to judge.
+create or replace function durable_internal.check_key(argument text, value text)
+returns void
+language plpgsql immutable
+as $$
+begin
+    if octet_length(value) not between 1 and 512 then
+        perform durable_internal.fail('DJ001', format('%s is %s bytes; 1 to 512 bytes are allowed',
+            argument, octet_length(value)));
+    end if;
+end
+$$;
+
+-- More than 400 digits that count, or an exponent beyond ±400. The caller has sorted out the ordinary ones.
+create or replace function durable_internal.number_is_too_long(value numeric)
+returns boolean
+language sql immutable
+as $$
+    select scale(value) > 800 or abs(value) >= 1e401
+        or length(trim('0' from translate(value::text, '-.', ''))) > 400;
+$$;
+
+-- Payloads: size, depth, and numbers that are short to say and long to print.
+--
+-- The bound on numbers comes before any ::text: 900 bytes of [1e131071, …] print as 13 MB, and
+-- would then be read by every claim and list. The walk itself runs in C. A value of 14,000 bytes cannot
+-- print as more than the limit once its numbers are bounded, so small ones are not printed at all.
+create or replace function durable_internal.check_json(argument text, value jsonb, bytes_max int)
+returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    bytes bigint;
+begin
+    if value is null then
+        perform durable_internal.fail('DJ001', format('%s must not be null; a JSON value is allowed',
+                                                      argument));
+    elsif value = '{}' then
+        return;
+    end if;
+    bytes := pg_column_size(value || '[]'::jsonb);  -- a copy: `value` may be compressed where it lies
+    if bytes > 16::bigint * bytes_max then
+        perform durable_internal.fail('DJ004', format('%s is over %s bytes; the limit is %s bytes',
+                                                      argument, bytes_max, bytes_max));
+    end if;
+    if jsonb_path_exists(value, 'strict $.**{64 to last} ? (@.type() == "array" || @.type() == "object")')
+    then
+        perform durable_internal.fail('DJ001', format('%s is nested too deep; 64 levels are allowed',
+                                                      argument));
+    end if;
+    if exists (select from jsonb_path_query(value, 'strict $.** ? (@.type() == "number")') as number (item)
+                where (scale(number.item::numeric) > 400 or abs(number.item::numeric) >= 1e400)
+                  and durable_internal.number_is_too_long(number.item::numeric)) then
+        perform durable_internal.fail('DJ001', format('%s has a number of more than 400 digits; up to '
+            '400 digits and exponents within -400 … 400 are allowed', argument));
+    end if;
+    if bytes > 14000 then
+        bytes := octet_length(value::text);
+        if bytes > bytes_max then
+            perform durable_internal.fail('DJ004', format('%s is %s bytes; the limit is %s bytes',
+                                                          argument, bytes, bytes_max));
+        end if;
+    end if;
+end
+$$;
+
+create or replace function durable_internal.payload_bytes_max()
+returns int language sql immutable as $$ select 1048576 $$;
+
+-- A time within the next ten years (or in the past, which is at once).
+create or replace function durable_internal.check_time(argument text, value timestamptz)
+returns void
+language plpgsql stable
+as $$
+begin
+    if value > clock_timestamp() + interval '10 years' or value = '-infinity' then
+        perform durable_internal.fail('DJ001', format('%s %s is too far; times up to 10 years ahead are '
+                                                      'allowed', argument, value));
+    end if;
+end
+$$;
+
+-- A span of time: more than nothing, up to ten years. Null is for the caller to judge.
+create or replace function durable_internal.check_interval(argument text, value interval)
+returns void
+language plpgsql immutable
+as $$
+begin
+    if value <= interval '0' or value > interval '10 years' then
+        perform durable_internal.fail('DJ001', format('%s %s is out of range; more than 0 and up to 10 '
+                                                      'years is allowed', argument, value));
+    end if;
+end
+$$;
+
+create or replace function durable_internal.check_count(argument text, value bigint, low bigint, high bigint)
+returns void
+language plpgsql immutable
+as $$
+begin
+    if value not between low and high then
+        perform durable_internal.fail('DJ001', format('%s %s is out of range; %s to %s is allowed',
+                                                      argument, value, low, high));
+    end if;
+end
+$$;
+
+-- Reads a duration such as 500ms, 30s, 1h30m.
+create or replace function durable_internal.duration(argument text, value text)
+returns interval
+language plpgsql immutable
+as $$
+declare
+    total numeric;
+begin
+    if value is null or value !~ '^([0-9]{1,12}(ms|s|m|h|d))+$' then
+        perform durable_internal.fail('DJ001', format('%s %s is not a duration; such as 500ms, 30s, 5m, '
+            '24h, 30d or 1h30m are allowed', argument,
+            case when value is null then 'null' else quote_literal(left(value, 60)) end));
+    end if;
+    select sum(part[1]::numeric * case part[2] when 'ms' then 1 when 's' then 1000 when 'm' then 60000
+                                               when 'h' then 3600000 else 86400000 end)
+      into total
+      from regexp_matches(value, '([0-9]+)(ms|s|m|h|d)', 'g') as part;
+    if total > 315360000000 then
+        perform durable_internal.fail('DJ001', format('%s %s is too long; up to 10 years (3650d) is allowed',
+                                                      argument, quote_literal(value)));
+    end if;
+    return make_interval(secs => (total / 1000)::double precision);
+end
+$$;
+
+-- {"initial":"1s","factor":2,"max":"1h","jitter":0.2}, each part optional.
+create or replace function durable_internal.check_backoff(argument text, value jsonb)
+returns void
+language plpgsql immutable
+as $$
+declare
+    part record;
+begin
+    if value is null then
+        return;
+    end if;
+    if jsonb_typeof(value) <> 'object' then
+        perform durable_internal.fail('DJ001', format('%s is not an object; initial, factor, max, jitter are '
+                                                      'allowed in it', argument));
+    end if;
+    for part in select e.key, e.value from jsonb_each(value) as e loop
+        case
+        when part.key in ('initial', 'max') then
+            perform durable_internal.duration(argument || '.' || part.key, part.value #>> '{}');
+        when part.key = 'factor' then
+            if jsonb_typeof(part.value) <> 'number' or part.value::numeric not between 1 and 1000 then
+                perform durable_internal.fail('DJ001', format('%s.factor is out of range; a number from 1 '
+                                                              'to 1000 is allowed', argument));
+            end if;
+        when part.key = 'jitter' then
+            if jsonb_typeof(part.value) <> 'number' or part.value::numeric not between 0 and 1 then
+                perform durable_internal.fail('DJ001', format('%s.jitter is out of range; a number from 0 '
+                                                              'to 1 is allowed', argument));
+            end if;
+        else
+            perform durable_internal.fail('DJ001', format('%s.%s is not known; initial, factor, max, jitter '
+                                                          'are allowed', argument, left(part.key, 60)));
+        end case;
+    end loop;
+end
+$$;
+
+-- Up to 16 tags, texts, key up to 64 and value up to 256 bytes.
+create or replace function durable_internal.check_tags(value jsonb)
+returns void
+language plpgsql immutable
+as $$
+declare
+    tag record;
+    many int := 0;
+begin
+    if value is null or jsonb_typeof(value) <> 'object' then
+        perform durable_internal.fail('DJ001', 'tags is not an object; an object of texts is allowed');
+    end if;
+    for tag in select e.key, e.value from jsonb_each(value) as e loop
+        many := many + 1;
+        if many > 16 then
+            perform durable_internal.fail('DJ001', 'tags has over 16 tags; up to 16 are allowed');
+        elsif octet_length(tag.key) not between 1 and 64 then
+            perform durable_internal.fail('DJ001', format('tags has a key of %s bytes; 1 to 64 bytes are '
+                                                          'allowed', octet_length(tag.key)));
+        elsif jsonb_typeof(tag.value) <> 'string' then
+            perform durable_internal.fail('DJ001', format('tags.%s is not a text; texts are allowed', tag.key));
+        elsif octet_length(tag.value #>> '{}') > 256 then
+            perform durable_internal.fail('DJ001', format('tags.%s is %s bytes; up to 256 bytes are allowed',
+                                                          tag.key, octet_length(tag.value #>> '{}')));
+        end if;
+    end loop;
+end
+$$;
+
+-- A start's options: what a caller may say beside the named arguments.
+create or replace function durable_internal.check_options(value jsonb)
+returns void
+language plpgsql immutable
+as $$
+declare
+    option record;
+begin
+    if value is null or jsonb_typeof(value) <> 'object' then
+        perform durable_internal.fail('DJ001', 'options is not an object; backoff, onTerminal and version are '
+                                               'allowed in it');
+    end if;
+    for option in select e.key, e.value from jsonb_each(value) as e loop
+        case option.key
+        when 'backoff' then
+            perform durable_internal.check_backoff('options.backoff', option.value);
+        when 'onTerminal' then
+            if option.value not in ('"reuse"', '"restart"') then
+                perform durable_internal.fail('DJ001', 'options.onTerminal is neither "reuse" nor "restart"');
+            end if;
+        when 'version' then
+            if jsonb_typeof(option.value) <> 'string' or octet_length(option.value #>> '{}') > 200 then
+                perform durable_internal.fail('DJ001', 'options.version is not a text of up to 200 bytes');
+            end if;
+        when 'debounce' then
+            perform durable_internal.fail_not_available('options.debounce');
+        else
+            perform durable_internal.fail('DJ001', format('options.%s is not known; backoff, onTerminal and '
+                                                          'version are allowed', left(option.key, 60)));
+        end case;
+    end loop;
+end
+$$;
+
+-- Tells an idle worker that runs are ready, at most once until it has looked.
+--
+-- NOTIFY takes a lock global to the cluster at commit, so it is sent only while the flag says that
+-- somebody idle would hear it; whoever lowers the flag sends it. The flag is outside of
+-- transactions: a start that rolls back has eaten a hint, and the workers' slow poll covers that. A full
+-- notification queue would fail the caller's commit: above half, no hints.
+create or replace function durable_internal.wake_workers()
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    flag bigint;
+begin
+    select s.last_value into flag from durable_internal.worker_idle s;
+    if flag = 2 and pg_notification_queue_usage() < 0.5 then
+        perform setval('durable_internal.worker_idle', 1);
+        perform pg_notify('durable_ready', '');
+    end if;
+end
+$$;
+
+-- The same for the scheduler: an event, a wait, or a timer due before its next look.
+create or replace function durable_internal.wake_scheduler()
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    flag bigint;
+begin
+    select s.last_value into flag from durable_internal.scheduler_idle s;
+    if flag = 2 and pg_notification_queue_usage() < 0.5 then
+        perform setval('durable_internal.scheduler_idle', 1);
+        perform pg_notify('durable_due', '');
+    end if;
+end
+$$;

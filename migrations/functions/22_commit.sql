@@ -1,0 +1,345 @@
+-- The commit: what finished in a worker since its last turn, in sets, under the fence.
+
+-- Ends a run whose row in lease, ready, timer or wait the caller has just deleted; `l` is what that row carried.
+-- Called by commit, fail_attempt, cancel, reap and the timers. Locks: the run, then its timers.
+create or replace function durable_internal.end_run(l durable_internal.lease, status text, error jsonb,
+                                                    dead_letter boolean default false)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+begin
+    update durable_internal.run r
+       set status = end_run.status,
+           error = end_run.error,
+           finished_at = clock_timestamp(),
+           attempt = l.attempt,
+           started_at = l.started_at,
+           attempt_started_at = l.attempt_started_at,
+           fence = l.fence,
+           worker_id = l.worker_id,
+           dead_letter_queue = letters.queue,
+           dead_lettered_at = case when letters.queue is not null then clock_timestamp() end
+      from (select max(q.dead_letter_queue) as queue
+              from durable_internal.lane
+              join durable_internal.queue q on q.namespace_id = lane.namespace_id and q.name = lane.queue
+             where lane.id = l.lane_id and end_run.dead_letter) as letters
+     where r.id = l.run_id and r.status is null;
+    if not found then
+        raise exception 'run % is in hand and has ended', l.run_id;
+    end if;
+    if l.deadline then
+        delete from durable_internal.timer t where t.run_id = l.run_id and t.kind = 'run_timeout';
+    end if;
+end
+$$;
+
+-- The policy between tries: of the step, else start, job, queue; each part that is not said comes from the next.
+create or replace function durable_internal.backoff_delay(policy jsonb, tries int)
+returns interval
+language sql volatile
+as $$
+    select least(durable_internal.duration('backoff.max', p.policy ->> 'max'),
+                 durable_internal.duration('backoff.initial', p.policy ->> 'initial')
+                 * least(power((p.policy ->> 'factor')::double precision, least(backoff_delay.tries - 1, 60)),
+                         1e9))
+           * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1))
+      from (select '{"initial": "1s", "factor": 2, "max": "1h", "jitter": 0.2}'::jsonb
+                   || coalesce(backoff_delay.policy, '{}')) as p (policy);
+$$;
+
+-- What start, job and queue say of retries: nearest wins.
+create or replace function durable_internal.retry_policy(run_id uuid, out max_attempts int,
+                                                         out max_crashes int, out backoff jsonb)
+language sql stable
+as $$
+    select coalesce(r.max_attempts, j.max_attempts, q.max_attempts, 5) + r.extra_attempts,
+           coalesce(j.max_crashes, 3),
+           coalesce(q.backoff, '{}') || coalesce(j.backoff, '{}') || coalesce(r.options -> 'backoff', '{}')
+      from durable_internal.run r
+      join durable_internal.lane l on l.id = r.lane_id
+      left join durable_internal.job j on j.namespace_id = l.namespace_id and j.name = l.job
+      left join durable_internal.queue q on q.namespace_id = l.namespace_id and q.name = l.queue
+     where r.id = retry_policy.run_id;
+$$;
+
+-- Ends an attempt badly: the run is tried again after a while, or fails for good. `l` as in end_run.
+create or replace function durable_internal.fail_attempt(l durable_internal.lease, outcome text, error jsonb,
+                                                         retry_after interval, permanent boolean)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    policy record;
+    instant timestamptz := clock_timestamp();
+begin
+    select p.* into policy from durable_internal.retry_policy(l.run_id) as p;
+    if permanent or l.attempt >= policy.max_attempts then
+        perform durable_internal.end_run(l, 'failed', error, dead_letter => true);
+        return;
+    end if;
+    insert into durable_internal.attempt (run_id, attempt, fence, worker_id, started_at, ended_at, outcome,
+                                          error)
+    values (l.run_id, l.attempt, l.fence, l.worker_id, l.attempt_started_at, instant,
+            fail_attempt.outcome, fail_attempt.error);
+    insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
+                                        lane_id, attempt, remembered, bytes, crashes, deadline)
+    values (l.run_id, 'retry',
+            instant + coalesce(retry_after, durable_internal.backoff_delay(policy.backoff, l.attempt)),
+            instant, l.fence, l.started_at, l.worker_id, l.lane_id, l.attempt, l.remembered,
+            l.bytes, l.crashes, l.deadline);
+    perform durable_internal.wake_scheduler();
+end
+$$;
+
+-- Commits a turn: steps, ends, and everything else that handlers came to, for many runs at once.
+--
+-- Guarantees 3, 4, 10. The first statement locks the lease rows that are still the worker's, by (run, fence), and
+-- passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
+-- there = held by an open transaction (a user's cancel, say), so it is said again next turn. What a
+-- cancel, a reap or a takeover deletes is the same row, so one waits for the other and sees the truth.
+--
+-- A repeated commit (its first answer was lost) is a no-op: a step's position is taken, a lease that
+-- the first one deleted is gone. A run is in one group at most, and once.
+--
+--   steps    results of steps: the run stays in hand
+--   dones    completed runs
+--   others   op and detail: wait, sleep, yield, fail, step_retry, park (see the branches)
+--   logs     lines of runs in the groups before, kept only if their commit is
+--
+-- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
+-- run. With `=` it may read a whole index instead, if it was asked while the table was small.
+--
+-- Locks: lease rows by run, then runs, then timers. After lock_turn in a worker's turn. Answers the runs that
+-- it did not commit: `busy` ones are to be said again, the others are lost.
+create or replace function durable_internal.commit(
+    worker_id uuid,
+    step_runs uuid[], step_fences bigint[], step_positions int[], step_attempts int[], step_names text[],
+    step_kinds text[], step_results jsonb[], step_errors jsonb[], step_elapsed_us bigint[],
+    done_runs uuid[], done_fences bigint[], done_results jsonb[],
+    other_runs uuid[], other_fences bigint[], other_ops text[], other_details jsonb[],
+    log_runs uuid[], log_attempts int[], log_ages_us bigint[], log_levels text[], log_messages text[])
+returns table (run_id uuid, busy boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    runs uuid[] := step_runs || done_runs || other_runs;
+    fences bigint[] := step_fences || done_fences || other_fences;
+    instant timestamptz := clock_timestamp();
+    mine uuid[];
+    timed uuid[];
+    whole boolean;
+begin
+    select array_agg(held.run_id) into mine
+      from (select c.run_id, c.fence from unnest(runs, fences) as c (run_id, fence) order by c.run_id) as c
+     cross join lateral (select l.run_id from durable_internal.lease l
+                          where l.run_id = c.run_id and l.fence = c.fence
+                            for update skip locked) as held;
+    whole := coalesce(cardinality(mine), 0) = cardinality(runs);
+
+    if cardinality(step_runs) > 0 then
+        insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
+                                           committed_at, name, kind, result, error)
+        select s.run_id, s.position, s.attempt, s.fence, commit.worker_id,
+               instant - s.elapsed_us * interval '1 microsecond', instant, s.name, s.kind, s.result, s.error
+          from unnest(step_runs, step_fences, step_positions, step_attempts, step_names, step_kinds,
+                      step_results, step_errors, step_elapsed_us)
+               as s (run_id, fence, position, attempt, name, kind, result, error, elapsed_us)
+         where whole or s.run_id = any (mine)
+            on conflict (run_id, position) do nothing;
+    end if;
+
+    if cardinality(log_runs) > 0 then
+        insert into durable_internal.log (run_id, attempt, at, level, message)
+        select g.run_id, g.attempt, instant - g.age_us * interval '1 microsecond', g.level, g.message
+          from unnest(log_runs, log_attempts, log_ages_us, log_levels, log_messages)
+               as g (run_id, attempt, age_us, level, message)
+         where whole or g.run_id = any (mine);
+    end if;
+
+    if cardinality(done_runs) > 0 then
+        with gone as (
+            delete from durable_internal.lease l
+             using unnest(done_runs, done_fences, done_results) as d (run_id, fence, result)
+             where l.run_id = any (array[d.run_id]) and l.fence = d.fence
+               and (whole or d.run_id = any (mine))
+            returning l.*, d.result
+        ), ended as (
+            update durable_internal.run r
+               set status = 'completed', result = g.result, finished_at = instant, attempt = g.attempt,
+                   started_at = g.started_at, attempt_started_at = g.attempt_started_at,
+                   fence = g.fence, worker_id = g.worker_id
+              from gone g
+             where r.id = any (array[g.run_id])
+        )
+        select array_agg(g.run_id) into timed from gone g where g.deadline;
+        if timed is not null then
+            delete from durable_internal.timer t where t.run_id = any (timed) and t.kind = 'run_timeout';
+        end if;
+    end if;
+
+    if cardinality(other_runs) > 0 then
+        perform durable_internal.commit_others(
+            array(select o from unnest(other_runs) as o where whole or o = any (mine)), other_runs,
+            other_ops, other_details);
+    end if;
+
+    if not whole then
+        return query
+        select c.run_id, exists (select from durable_internal.lease l
+                                  where l.run_id = c.run_id and l.fence = c.fence)
+          from unnest(runs, fences) as c (run_id, fence)
+         where mine is null or not c.run_id = any (mine);
+    end if;
+end
+$$;
+
+-- The turns of a run that take it out of its worker's hands other than by completing it.
+-- Called by commit, which holds the lease rows of `mine`.
+create or replace function durable_internal.commit_others(mine uuid[], runs uuid[], ops text[],
+                                                          details jsonb[])
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    one record;
+    instant timestamptz := clock_timestamp();
+    l durable_internal.lease;
+begin
+    for one in
+        select o.run_id, o.op, o.detail
+          from unnest(runs, ops, details) as o (run_id, op, detail)
+         where o.run_id = any (mine)
+         order by o.run_id
+    loop
+        delete from durable_internal.lease l where l.run_id = one.run_id returning l.* into l;
+        l.remembered := coalesce((one.detail ->> 'remembered')::int, l.remembered);
+        l.bytes := coalesce((one.detail ->> 'bytes')::int, l.bytes);
+        case one.op
+        when 'wait' then
+            perform durable_internal.begin_wait(l, one.detail);
+        when 'sleep' then
+            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
+                                                attempt_started_at, worker_id, lane_id, attempt,
+                                                remembered, bytes, position, deadline, name)
+            values (l.run_id, 'sleep',
+                    coalesce(timestamptz 'epoch' + (one.detail ->> 'untilUs')::bigint * interval '1 us',
+                             instant + (one.detail ->> 'ms')::bigint * interval '1 ms'),
+                    instant, l.fence, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
+                    l.attempt, l.remembered, l.bytes, (one.detail ->> 'position')::int, l.deadline,
+                    one.detail ->> 'name');
+            perform durable_internal.wake_scheduler();
+        when 'yield' then
+            perform durable_internal.make_ready(l, resumed => true);
+        when 'fail' then
+            perform durable_internal.fail_attempt(l, 'failed', one.detail -> 'error',
+                (one.detail ->> 'retryAfterMs')::bigint * interval '1 ms',
+                coalesce((one.detail ->> 'permanent')::boolean, false));
+        when 'step_retry' then
+            insert into durable_internal.step_try (run_id, attempt, fence, at, name, error)
+            values (l.run_id, l.attempt, l.fence, instant, one.detail ->> 'name', one.detail -> 'error');
+            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
+                                                attempt_started_at, worker_id, lane_id, attempt,
+                                                remembered, bytes, deadline, name)
+            values (l.run_id, 'step_retry',
+                    instant + coalesce((one.detail ->> 'retryAfterMs')::bigint * interval '1 ms',
+                        durable_internal.backoff_delay(
+                            (select p.backoff from durable_internal.retry_policy(l.run_id) as p)
+                            || coalesce(one.detail -> 'backoff', '{}'), (one.detail ->> 'tries')::int)),
+                    instant, l.fence, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
+                    l.attempt, l.remembered, l.bytes, l.deadline, one.detail ->> 'name');
+            perform durable_internal.wake_scheduler();
+        when 'park' then
+            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
+                                                attempt_started_at, worker_id, lane_id, attempt,
+                                                remembered, bytes, deadline, detail)
+            values (l.run_id, 'version', 'infinity', instant, l.fence, l.started_at,
+                    l.attempt_started_at, l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes,
+                    l.deadline, one.detail);
+        when 'crash' then
+            perform durable_internal.charge_crash(l, one.detail ->> 'step');
+        end case;
+    end loop;
+end
+$$;
+
+-- Begins a wait: neither looks for events nor is looked for here; the matcher does both (23_event.sql).
+create or replace function durable_internal.begin_wait(l durable_internal.lease, detail jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    instant timestamptz := clock_timestamp();
+    due timestamptz := instant + (detail ->> 'timeoutMs')::bigint * interval '1 ms';
+    number bigint;
+begin
+    perform pg_current_xact_id();
+    number := nextval('durable_internal.order_seq');
+    insert into durable_internal.wait (wait_id, run_id, run_seq, fence, since, due_at, started_at,
+                                       attempt_started_at, worker_id, namespace_id, lane_id, attempt,
+                                       remembered, bytes, position, deadline, name, event,
+                                       correlation_key, on_timeout)
+    select number, l.run_id, r.seq, l.fence, instant, due, l.started_at, l.attempt_started_at, l.worker_id,
+           r.namespace_id, l.lane_id, l.attempt, l.remembered, l.bytes, (detail ->> 'position')::int,
+           l.deadline, detail ->> 'name', detail ->> 'event', coalesce(detail ->> 'key', ''),
+           coalesce(detail ->> 'onTimeout', 'fail')
+      from durable_internal.run r
+     where r.id = l.run_id;
+    insert into durable_internal.event_inbox (seq, wait_id) values (number, number);
+    if due is not null then
+        insert into durable_internal.timer (run_id, kind, due_at, since, wait_id, lane_id)
+        values (l.run_id, 'wait_timeout', due, instant, number, l.lane_id);
+    end if;
+    perform durable_internal.wake_scheduler();
+end
+$$;
+
+-- Puts a run at the end of its lane. A new number, because the lane's mark may have passed the old one.
+create or replace function durable_internal.make_ready(l durable_internal.lease, resumed boolean)
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform pg_current_xact_id();
+    insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at, worker_id,
+                                        lane_id, attempt, remembered, bytes, crashes, resumed, deadline)
+    values (l.run_id, nextval('durable_internal.order_seq'), l.fence, l.started_at, l.attempt_started_at,
+            l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes,
+            make_ready.resumed, l.deadline);
+    perform durable_internal.wake_workers();
+end
+$$;
+
+-- The last statement of a dj_step_tx's own transaction: the step, under the same fence as in commit().
+--
+-- Guarantee 11: the user's SQL and the step are committed together or not at all. It waits for the lease row: a turn
+-- that holds it is short. A repeat after a lost answer waits for the first one, and then finds the step:
+-- `again` tells the caller to roll its second try back. Raises DJ005: the lease is lost.
+create or replace function durable_internal.commit_step_tx(worker_id uuid, run_id uuid, fence bigint,
+    place int, attempt int, name text, result jsonb, elapsed_us bigint, out again boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform from durable_internal.lease l
+      where l.run_id = commit_step_tx.run_id and l.fence = commit_step_tx.fence
+        for update;
+    if not found then
+        perform durable_internal.fail('DJ005', format('run %s is not leased to this worker any more',
+                                                      commit_step_tx.run_id));
+    end if;
+    insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at,
+                                       name, kind, result)
+    values (commit_step_tx.run_id, commit_step_tx.place, commit_step_tx.attempt, commit_step_tx.fence,
+            commit_step_tx.worker_id,
+            clock_timestamp() - commit_step_tx.elapsed_us * interval '1 microsecond', clock_timestamp(),
+            commit_step_tx.name, 'step_tx', commit_step_tx.result)
+        on conflict (run_id, position) do nothing;
+    again := not found;
+end
+$$;

@@ -1,0 +1,202 @@
+-- Events: sending, and matching them with the runs that wait.
+
+-- Stores an event of a namespace; a repeated key gives the first one's id. Called by durable.send_event and by
+-- our own server. Neither looks for waits nor is looked for by them: match_events does.
+-- Locks: the key's row. Raises DJ001, DJ002, DJ004; then nothing was stored.
+create or replace function durable_internal.send_event(namespace_id int, name text, payload jsonb,
+    correlation_key text, idempotency_key text, out event_id uuid, out created boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    place bigint;
+    got bigint;
+    same boolean;
+begin
+    perform durable_internal.check_name('name', name);
+    perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
+    perform durable_internal.check_key('correlation_key', correlation_key);
+    perform durable_internal.check_key('idempotency_key', idempotency_key);
+    perform pg_current_xact_id();
+    place := nextval('durable_internal.order_seq');
+    event_id := durable_internal.uuid_v7();
+    created := true;
+    while idempotency_key is not null loop
+        insert into durable_internal.event_key as k (namespace_id, key, event_seq)
+        values (send_event.namespace_id, send_event.idempotency_key, place)
+        on conflict (namespace_id, key) do update set event_seq = k.event_seq where false;
+        exit when found;
+        select e.id, e.seq, e.name = send_event.name and e.payload = send_event.payload
+                            and e.correlation_key = coalesce(send_event.correlation_key, '')
+          into event_id, got, same
+          from durable_internal.event_key k
+          join durable_internal.event e on e.seq = k.event_seq
+         where k.namespace_id = send_event.namespace_id and k.key = send_event.idempotency_key;
+        if found then
+            if not same then
+                perform durable_internal.fail('DJ002', format('idempotency_key %s is known with another '
+                    'event', quote_literal(left(send_event.idempotency_key, 60))), 'Use another key.');
+            end if;
+            created := false;
+            return;
+        end if;
+    end loop;
+    insert into durable_internal.event (seq, id, namespace_id, sent_at, name, correlation_key,
+                                        idempotency_key, payload)
+    values (place, event_id, send_event.namespace_id, clock_timestamp(), send_event.name,
+            coalesce(send_event.correlation_key, ''), send_event.idempotency_key, send_event.payload);
+    insert into durable_internal.event_inbox (seq, event_seq) values (place, place);
+    perform durable_internal.wake_scheduler();
+end
+$$;
+
+-- Sends an event to the runs that wait for its name and key, in the caller's own transaction.
+create or replace function durable.send_event(name text, payload jsonb default '{}',
+                                              correlation_key text default null,
+                                              idempotency_key text default null)
+returns uuid
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    select s.event_id
+      from durable_internal.send_event(durable_internal.session_namespace(), name, payload,
+                                       correlation_key, idempotency_key) as s;
+$$;
+
+-- The event that a wait takes now, or null: the oldest of its name and key that its run has not had, and that
+-- is younger than the run, or that nobody has received.
+create or replace function durable_internal.event_for(w durable_internal.wait)
+returns bigint
+language sql stable set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+as $$
+    select least(
+        (select e.seq
+           from durable_internal.event e
+          where e.namespace_id = w.namespace_id and e.name = w.event
+            and e.correlation_key = w.correlation_key and not e.received and e.seq < w.run_seq
+          order by e.seq
+          limit 1),
+        (select e.seq
+           from durable_internal.event e
+          where e.namespace_id = w.namespace_id and e.name = w.event
+            and e.correlation_key = w.correlation_key and e.seq > w.run_seq
+            and not exists (select from durable_internal.delivery d
+                             where d.event_seq = e.seq and d.run_id = w.run_id)
+          order by e.seq
+          limit 1));
+$$;
+
+-- Gives up to `most` waits their events. Answers how many inbox rows it took and waits it ended, together; call
+-- again while that is not 0.
+--
+-- Guarantee 6. Nothing is lost: a sender and a waiter each leave an inbox row with their own, and look for
+-- nobody. Of an event and a wait that fit, let one become visible last. The matcher that takes that
+-- one's inbox row sees the row, so in its next statement (a newer snapshot) it sees both. Nothing is
+-- doubled: matchers pass one at a time (a transaction's lock: it goes with its holder, and no step of
+-- this function waits for a client), a wait is given by `delete … returning`, and delivery's keys are the
+-- referee. An event for more waits than `most` goes back into the inbox until all are served.
+--
+-- Locks: its own advisory lock, then waits by number, then their timers. Called by the scheduler.
+create or replace function durable_internal.match_events(most int)
+returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    inbox durable_internal.event_inbox[];
+    w durable_internal.wait;
+    chosen bigint;
+    met int := 0;
+    looked int := 0;
+    runs uuid[] := '{}';
+begin
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
+    with next as materialized (
+        select i.ctid from durable_internal.event_inbox i order by i.seq limit match_events.most
+           for update skip locked
+    ), taken as (
+        delete from durable_internal.event_inbox
+         where ctid = any (array(select n.ctid from next n))
+        returning event_inbox.*
+    )
+    select array_agg(t::durable_internal.event_inbox) into inbox from taken t;
+    if inbox is null then
+        return 0;
+    end if;
+    perform pg_current_xact_id();
+
+    for w in
+        select w.*
+          from (select i.wait_id from unnest(inbox) as i where i.wait_id is not null
+                 union
+                select w.wait_id
+                  from unnest(inbox) as i
+                  join durable_internal.event e on e.seq = i.event_seq
+                 cross join lateral (select w.wait_id from durable_internal.wait w
+                                      where w.namespace_id = e.namespace_id and w.event = e.name
+                                        and w.correlation_key = e.correlation_key
+                                        and (w.run_seq < e.seq or not e.received)
+                                        and not exists (select from durable_internal.delivery d
+                                                         where d.event_seq = e.seq and d.run_id = w.run_id)
+                                      order by w.wait_id limit match_events.most) as w) as c
+          join durable_internal.wait w on w.wait_id = c.wait_id
+         order by w.wait_id
+    loop
+        looked := looked + 1;
+        chosen := durable_internal.event_for(w);
+        continue when chosen is null;
+        delete from durable_internal.wait where wait_id = w.wait_id;
+        continue when not found;  -- cancelled or timed out just now
+        insert into durable_internal.delivery (event_seq, run_id, wait_id)
+        values (chosen, w.run_id, w.wait_id);
+        update durable_internal.event e set received = true where e.seq = chosen and not e.received;
+        insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
+                                           committed_at, name, kind, result)
+        select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
+               'wait_event', durable_internal.received_event(e)
+          from durable_internal.event e
+         where e.seq = chosen;
+        insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at,
+                                            worker_id, lane_id, attempt, remembered, bytes, resumed,
+                                            deadline)
+        select w.run_id, nextval('durable_internal.order_seq'), w.fence, w.started_at,
+               w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, w.remembered + 1,
+               w.bytes + pg_column_size(e.payload), true, w.deadline
+          from durable_internal.event e
+         where e.seq = chosen;
+        if w.due_at is not null then
+            runs := runs || w.run_id;
+        end if;
+        met := met + 1;
+    end loop;
+
+    if cardinality(runs) > 0 then
+        delete from durable_internal.timer t where t.run_id = any (runs) and t.kind = 'wait_timeout';
+    end if;
+    if met > 0 then
+        -- An event that met as many waits as we look at may have more.
+        insert into durable_internal.event_inbox (seq, event_seq)
+        select i.seq, i.event_seq
+          from unnest(inbox) as i
+          join durable_internal.event e on e.seq = i.event_seq
+         where looked >= match_events.most
+           and exists (select from durable_internal.wait w
+                        where w.namespace_id = e.namespace_id and w.event = e.name
+                          and w.correlation_key = e.correlation_key);
+        perform durable_internal.wake_workers();
+    end if;
+    return cardinality(inbox) + met;
+end
+$$;
+
+-- What a wait returns to its handler.
+create or replace function durable_internal.received_event(e durable_internal.event)
+returns jsonb
+language sql stable
+as $$
+    select jsonb_build_object('timedOut', false, 'id', e.id, 'name', e.name, 'correlationKey',
+                              nullif(e.correlation_key, ''), 'payload', e.payload, 'receivedAt',
+                              to_char(e.sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+$$;

@@ -1,0 +1,133 @@
+-- Timers: what is due is put where it goes on. Called by the scheduler, any number of them at once.
+
+-- Promotes up to `most` timers of each sort that are due. Answers how many it promoted, and when the next is due
+-- (null: none). `since` is where the scan begins: the scheduler gives a time a little back, because a held
+-- snapshot lets dead rows pile up before it, and `-infinity` now and then.
+--
+-- Safe with several schedulers: a timer that holds its run is deleted by one of them, passing over what others
+-- hold. A timer that belongs to a wait or to the whole run takes effect by deleting that row first, as
+-- every other way out of there does; who deletes it has won, and the timer goes after it.
+-- Locks: timer or wait rows, then runs.
+create or replace function durable_internal.promote_due(most int, since timestamptz, out promoted int,
+                                                        out next_due timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    due durable_internal.timer[];
+    one record;
+begin
+    promoted := 0;
+    with next as materialized (
+        select t.ctid from durable_internal.timer t
+         where t.due_at > promote_due.since and t.due_at <= clock_timestamp()
+           and t.kind in ('start', 'retry', 'step_retry', 'sleep')
+         order by t.due_at
+         limit promote_due.most
+           for update skip locked
+    ), gone as (
+        delete from durable_internal.timer where ctid = any (array(select n.ctid from next n))
+        returning timer.*
+    )
+    select array_agg(g::durable_internal.timer order by g.due_at) into due from gone g;
+    if due is not null then
+        perform pg_current_xact_id();
+        promoted := cardinality(due);
+        insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
+                                           committed_at, name, kind)
+        select t.run_id, t.position, t.attempt, t.fence, t.worker_id, t.since, clock_timestamp(), t.name,
+               'sleep'
+          from unnest(due) as t
+         where t.kind = 'sleep';
+        insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at, worker_id,
+                                            lane_id, attempt, remembered, bytes, crashes, resumed, deadline)
+        select t.run_id, nextval('durable_internal.order_seq'), t.fence, t.started_at, t.attempt_started_at,
+               t.worker_id, t.lane_id, t.attempt, t.remembered + (t.kind = 'sleep')::int, t.bytes,
+               t.crashes, t.kind in ('step_retry', 'sleep'), t.deadline
+          from unnest(due) as t;
+        perform durable_internal.wake_workers();
+    end if;
+
+    for one in
+        select t.run_id, t.kind, t.wait_id
+          from durable_internal.timer t
+         where t.due_at > promote_due.since and t.due_at <= clock_timestamp()
+           and t.kind in ('wait_timeout', 'run_timeout')
+         order by t.due_at
+         limit promote_due.most
+    loop
+        if one.kind = 'wait_timeout' then
+            perform durable_internal.time_out_wait(one.wait_id);
+        else
+            perform durable_internal.time_out_run(one.run_id);
+        end if;
+        delete from durable_internal.timer t
+         where t.run_id = one.run_id and t.kind = one.kind and t.wait_id is not distinct from one.wait_id;
+        promoted := promoted + 1;
+    end loop;
+
+    select min(t.due_at) into next_due
+      from durable_internal.timer t
+     where t.due_at > promote_due.since;
+    if next_due = 'infinity' then
+        next_due := null;
+    end if;
+    if promoted < most then  -- about to be idle: a hint is welcome again
+        perform from durable_internal.scheduler_idle s where s.last_value = 1;
+        if found then
+            perform setval('durable_internal.scheduler_idle', 2);
+        end if;
+    end if;
+end
+$$;
+
+-- Ends a wait that took too long, as its handler asked for. Nothing, if an event or a cancel was first.
+create or replace function durable_internal.time_out_wait(wait_id bigint)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    w durable_internal.wait;
+    l durable_internal.lease;
+begin
+    delete from durable_internal.wait w where w.wait_id = time_out_wait.wait_id returning w.* into w;
+    if not found then
+        return;
+    end if;
+    l := durable_internal.carried_by(w);
+    case w.on_timeout
+    when 'continue' then
+        insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
+                                           committed_at, name, kind, result)
+        values (w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
+                'wait_event', '{"timedOut": true}');
+        l.remembered := l.remembered + 1;
+        perform durable_internal.make_ready(l, resumed => true);
+    when 'cancel' then
+        perform durable_internal.end_run(l, 'cancelled', jsonb_build_object('name', 'WaitTimeoutError',
+            'message', format('no event %s came in time', w.event), 'step', w.name, 'retryable', false));
+    else
+        perform durable_internal.end_run(l, 'failed', jsonb_build_object('name', 'WaitTimeoutError',
+            'message', format('no event %s came in time', w.event), 'step', w.name, 'retryable', false),
+            dead_letter => true);
+    end case;
+end
+$$;
+
+-- Ends a run whose time is over, wherever it is.
+create or replace function durable_internal.time_out_run(run_id uuid)
+returns void
+language plpgsql volatile
+as $$
+declare
+    l durable_internal.lease := durable_internal.take_out(time_out_run.run_id);
+begin
+    if l.run_id is not null then
+        perform durable_internal.end_run(l, 'failed', jsonb_build_object('name', 'RunTimeoutError',
+            'message', 'the run did not end within its timeout', 'retryable', false), dead_letter => true);
+    end if;
+end
+$$;

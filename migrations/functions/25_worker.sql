@@ -1,0 +1,275 @@
+-- Workers: register, beat, leave; and what becomes of the leases of one that is silent.
+
+-- A worker's new life. It gives the number for lock_turn. `job_options` has one object for each of `jobs`:
+-- maxAttempts, maxCrashes, backoff, version. Runs that are parked for another version of one of these jobs
+-- are taken up again.
+create or replace function durable_internal.worker_register(worker_id uuid, namespace text, name text, pid int,
+    version text, slots int, ttl interval, jobs text[], job_options jsonb[], queues text[])
+returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    tenant int;
+    number int;
+begin
+    select n.id into tenant from durable_internal.namespace n where n.name = worker_register.namespace;
+    if not found then
+        perform durable_internal.fail('DJ003', format('namespace %s is not there',
+                                                      quote_literal(worker_register.namespace)));
+    end if;
+    insert into durable_internal.worker (id, namespace_id, name, pid, version, slots, ttl, jobs, queues,
+                                         started_at, beat_at)
+    values (worker_register.worker_id, tenant, worker_register.name, worker_register.pid,
+            worker_register.version, worker_register.slots, worker_register.ttl, worker_register.jobs,
+            worker_register.queues, clock_timestamp(), clock_timestamp())
+    returning worker.number into number;
+
+    insert into durable_internal.job as j (namespace_id, name, max_attempts, max_crashes, backoff, version)
+    select tenant, o.job, (o.options ->> 'maxAttempts')::int, (o.options ->> 'maxCrashes')::int,
+           o.options -> 'backoff', o.options ->> 'version'
+      from unnest(worker_register.jobs, job_options) as o (job, options)
+     order by o.job
+        on conflict (namespace_id, name) do update
+           set max_attempts = excluded.max_attempts, max_crashes = excluded.max_crashes,
+               backoff = excluded.backoff, version = excluded.version
+         where (j.max_attempts, j.max_crashes, j.backoff, j.version)
+               is distinct from (excluded.max_attempts, excluded.max_crashes, excluded.backoff, excluded.version);
+
+    update durable_internal.timer t
+       set due_at = clock_timestamp(), kind = 'step_retry', detail = null
+      from durable_internal.lane l
+      join unnest(worker_register.jobs, job_options) as o (job, options) on o.job = l.job
+     where t.kind = 'version' and t.lane_id = l.id and l.namespace_id = tenant
+       and t.detail ->> 'version' is distinct from o.options ->> 'version';
+    if found then
+        perform durable_internal.wake_scheduler();
+    end if;
+    return number;
+end
+$$;
+
+-- Tells which of the database's sessions are this worker's, so that they can be ended if it freezes in the
+-- middle of a transaction: nothing in PostgreSQL 15 ends such a session by itself. Called once for each
+-- connection. Raises DJ005: the worker was declared dead.
+create or replace function durable_internal.worker_session(worker_id uuid)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform from durable_internal.worker w where w.id = worker_session.worker_id and w.alive;
+    if not found then
+        perform durable_internal.fail('DJ005', format('worker %s is not alive', worker_session.worker_id),
+                                      'Stop its runs; register again for a new worker id.');
+    end if;
+    insert into durable_internal.worker_session (worker_id, pid, backend_start)
+    select worker_session.worker_id, a.pid, a.backend_start
+      from pg_stat_activity a
+     where a.pid = pg_backend_pid()
+        on conflict (worker_id, pid) do update set backend_start = excluded.backend_start;
+end
+$$;
+
+-- I am alive: all of the worker's leases are, by this one row. Answers those of the runs in hand that are not
+-- the worker's any more. Raises DJ005: declared dead.
+create or replace function durable_internal.beat(worker_id uuid, runs uuid[], fences bigint[], draining boolean)
+returns setof uuid
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+begin
+    update durable_internal.worker w
+       set beat_at = clock_timestamp(), in_hand = cardinality(beat.runs), draining = beat.draining
+     where w.id = beat.worker_id and w.alive;
+    if not found then
+        perform durable_internal.fail('DJ005', format('worker %s is not alive', beat.worker_id),
+                                      'Stop its runs; register again for a new worker id.');
+    end if;
+    return query
+    select h.run_id
+      from unnest(beat.runs, beat.fences) as h (run_id, fence)
+     where not exists (select from durable_internal.lease l
+                        where l.run_id = h.run_id and l.fence = h.fence);
+end
+$$;
+
+-- After a lost answer: gives back what the database leased to the worker and it never heard of. `runs` is what it
+-- has in hand, all of it. Raises DJ005: declared dead.
+create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[])
+returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    l durable_internal.lease;
+    given_back int := 0;
+begin
+    perform durable_internal.lock_turn(worker_id, number);
+    for l in
+        select l.* from durable_internal.lease l
+         where l.worker_id = reconcile.worker_id and not l.run_id = any (reconcile.runs)
+         order by l.run_id
+           for update skip locked
+    loop
+        delete from durable_internal.lease where run_id = l.run_id;
+        l.attempt := l.attempt - (l.since = l.attempt_started_at)::int;  -- it was never begun
+        perform durable_internal.make_ready(l, resumed => l.since <> l.attempt_started_at);
+        given_back := given_back + 1;
+    end loop;
+    return given_back;
+end
+$$;
+
+-- A worker says goodbye; what it still has goes back to the queue, and nobody is charged.
+create or replace function durable_internal.worker_leave(worker_id uuid)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform durable_internal.bury(worker_leave.worker_id, crashed => false);
+end
+$$;
+
+-- Declares a worker dead and puts its leases back. The caller has made sure that it is to be.
+--
+-- Three statements, because under READ COMMITTED only the row one waited for is looked at again, not what it was
+-- joined with: the worker's lock, in which no claim is; the mark; then the leases. Locks: the worker's
+-- advisory lock, its row, lease rows by run.
+create or replace function durable_internal.bury(worker_id uuid, crashed boolean)
+returns int
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    l durable_internal.lease;
+    taken int := 0;
+begin
+    update durable_internal.worker w
+       set alive = false, ended_at = clock_timestamp()
+     where w.id = bury.worker_id and w.alive;
+    if not found then
+        return 0;
+    end if;
+    for l in
+        delete from durable_internal.lease l where l.worker_id = bury.worker_id returning l.*
+    loop
+        l.remembered := (select count(*) from durable_internal.step s where s.run_id = l.run_id);
+        if crashed then
+            perform durable_internal.charge_crash(l, null);
+        else
+            perform durable_internal.make_ready(l, resumed => true);
+        end if;
+        taken := taken + 1;
+    end loop;
+    delete from durable_internal.worker_session s where s.worker_id = bury.worker_id;
+    return taken;
+end
+$$;
+
+-- A run was in the hands of a worker that died. That spends no attempt: the next one has a number of its own, and the
+-- limit moves along. When its workers died so too often in a row, with no step committed between, it fails.
+-- `step` is null where the worker could not say which: then the last one completed is named.
+create or replace function durable_internal.charge_crash(l durable_internal.lease, step text)
+returns void
+language plpgsql volatile
+as $$
+declare
+    last durable_internal.step;
+    policy record;
+    error jsonb;
+begin
+    select s.* into last
+      from durable_internal.step s where s.run_id = l.run_id order by s.position desc limit 1;
+    l.crashes := case when last.fence = l.fence then 1 else l.crashes + 1 end;
+    l.remembered := coalesce(last.position, 0);
+    error := jsonb_strip_nulls(jsonb_build_object(
+        'name', 'WorkerCrashed',
+        'message', 'the worker died while it ran this' || coalesce(', in step ' || step,
+                                                                   ', after step ' || last.name, ''),
+        'step', coalesce(step, last.name), 'retryable', false));
+    select p.* into policy from durable_internal.retry_policy(l.run_id) as p;
+    if l.crashes >= policy.max_crashes then
+        perform durable_internal.end_run(l, 'failed', error, dead_letter => true);
+        return;
+    end if;
+    insert into durable_internal.attempt (run_id, attempt, fence, worker_id, started_at, ended_at, outcome,
+                                          error)
+    values (l.run_id, l.attempt, l.fence, l.worker_id, l.attempt_started_at, clock_timestamp(), 'crashed',
+            error);
+    update durable_internal.run r set extra_attempts = r.extra_attempts + 1 where r.id = l.run_id;
+    perform durable_internal.make_ready(l, resumed => false);
+end
+$$;
+
+-- Finds workers that have been silent for longer than they said, and takes their leases.
+--
+-- Guarantees 5 and 8. The condition is looked at again under the worker's lock, in a statement of its own,
+-- so a beat that came meanwhile saves it. A frozen worker may hold the lock for ever, in the middle of a
+-- batch: after `lock_timeout` (the caller's setting) this raises 55P03, and the scheduler calls
+-- end_sessions() and then this again. One worker a call: the lock of one must not be held while
+-- waiting for another's. Answers the worker, or null: none.
+create or replace function durable_internal.reap()
+returns uuid
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    silent record;
+begin
+    select w.id, w.number into silent
+      from durable_internal.worker w
+     where w.alive and w.beat_at < clock_timestamp() - w.ttl
+     order by w.beat_at
+     limit 1;
+    if not found then
+        return null;
+    end if;
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), silent.number);
+    perform from durable_internal.worker w
+      where w.id = silent.id and w.alive and w.beat_at < clock_timestamp() - w.ttl
+        for update;
+    if found then
+        perform durable_internal.bury(silent.id, crashed => true);
+    end if;
+    return silent.id;
+end
+$$;
+
+-- Ends the sessions of workers that have been silent for longer than they said: what these hold is then free.
+-- Needs pg_signal_backend, or the workers' role. Answers how many.
+create or replace function durable_internal.end_sessions()
+returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    ended int;
+begin
+    select count(*) filter (where pg_terminate_backend(a.pid)) into ended
+      from durable_internal.worker w
+      join durable_internal.worker_session s on s.worker_id = w.id
+      join pg_stat_activity a on a.pid = s.pid and a.backend_start = s.backend_start
+     where w.alive and w.beat_at < clock_timestamp() - w.ttl;
+    return ended;
+end
+$$;
+
+-- A scheduler says that it is there. Rows of schedulers and workers that are long gone go.
+create or replace function durable_internal.scheduler_beat(scheduler_id uuid, name text, pid int)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    insert into durable_internal.scheduler as s (id, name, pid, started_at, beat_at)
+    values (scheduler_id, scheduler_beat.name, scheduler_beat.pid, clock_timestamp(), clock_timestamp())
+        on conflict (id) do update set beat_at = clock_timestamp();
+    delete from durable_internal.scheduler s where s.beat_at < clock_timestamp() - interval '1 minute';
+    delete from durable_internal.worker w
+     where not w.alive and w.ended_at < clock_timestamp() - interval '1 day';
+end
+$$;

@@ -1,0 +1,50 @@
+-- Who may call what. Nobody may touch a table.
+--
+--   durable_client      starts, events, control, and looking, in its own namespace
+--   durable_read        looking only
+--   durable_worker      the worker's protocol
+--   durable_scheduler   the scheduler's protocol
+--   durable_api         what durable-server does for API keys, for any namespace
+
+revoke all on schema durable_internal from public;
+revoke all on all tables in schema durable, durable_internal from public;
+revoke all on all functions in schema durable, durable_internal from public;
+
+grant usage on schema durable to durable_client, durable_read, durable_worker, durable_scheduler, durable_api;
+grant usage on schema durable_internal to durable_worker, durable_scheduler, durable_api;
+grant select on all tables in schema durable to durable_client, durable_read, durable_api;
+grant execute on all functions in schema durable to durable_client, durable_api;
+revoke execute on function durable.grant_namespace(text, name) from durable_client, durable_api;
+grant execute on function durable.timeline(uuid), durable.why(uuid) to durable_read;
+
+-- Views call functions with the caller's rights.
+grant usage on schema durable_internal to durable_client, durable_read;
+grant execute on function durable_internal.session_namespace(),
+    durable_internal.fail(text, text, text), durable_internal.fail_not_available(text),
+    durable_internal.run_status(text, text), durable_internal.attempt_outcome(text, jsonb),
+    durable_internal.waiting_for(durable_internal.place, durable_internal.lane)
+    to durable_client, durable_read, durable_api;
+
+grant execute on function
+    durable_internal.worker_register(uuid, text, text, int, text, int, interval, text[], jsonb[], text[]),
+    durable_internal.worker_session(uuid), durable_internal.lock_turn(uuid, int),
+    durable_internal.claim(uuid, int, int), durable_internal.beat(uuid, uuid[], bigint[], boolean),
+    durable_internal.commit(uuid, uuid[], bigint[], int[], int[], text[], text[], jsonb[], jsonb[], bigint[],
+        uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),
+    durable_internal.commit_step_tx(uuid, uuid, bigint, int, int, text, jsonb, bigint),
+    durable_internal.reconcile(uuid, int, uuid[]), durable_internal.worker_leave(uuid)
+    to durable_worker;
+
+grant execute on function
+    durable_internal.promote_due(int, timestamptz), durable_internal.match_events(int),
+    durable_internal.reap(), durable_internal.end_sessions(), durable_internal.move_marks(bigint),
+    durable_internal.make_partitions(int), durable_internal.scheduler_beat(uuid, text, int)
+    to durable_scheduler;
+
+grant execute on function
+    durable_internal.start_run(int, text, jsonb, text, text, interval, int, timestamptz, int, text, interval,
+                               jsonb, jsonb),
+    durable_internal.send_event(int, text, jsonb, text, text),
+    durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
+    durable_internal.reschedule_run(int, uuid, timestamptz)
+    to durable_api;
