@@ -144,7 +144,8 @@ create table durable_internal.scheduler (
     name text not null,
     pid int,
     started_at timestamptz not null,
-    beat_at timestamptz not null
+    beat_at timestamptz not null,
+    active boolean not null
 );
 
 -- Rows here live for milliseconds: vacuum by number and not by share, at full speed, and do not give

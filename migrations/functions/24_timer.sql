@@ -1,15 +1,15 @@
 -- Timers: what is due is put where it goes on. Called by the scheduler, any number of them at once.
 
--- Promotes up to `most` timers of each sort that are due. Answers how many it promoted, and when the next is due
--- (null: none). `since` is where the scan begins: the scheduler gives a time a little back, because a held
--- snapshot lets dead rows pile up before it, and `-infinity` now and then.
+-- Promotes up to `most` timers of each sort that are due. Answers how many it promoted, and in how many milliseconds
+-- the next is due (null: none). The scan begins `back_s` seconds ago, because a held snapshot lets dead
+-- rows pile up before that; now and then (-1) from the very beginning.
 --
 -- Safe with several schedulers: a timer that holds its run is deleted by one of them, passing over what others
 -- hold. A timer that belongs to a wait or to the whole run takes effect by deleting that row first, as
 -- every other way out of there does; who deletes it has won, and the timer goes after it.
 -- Locks: timer or wait rows, then runs.
-create or replace function durable_internal.promote_due(most int, since timestamptz, out promoted int,
-                                                        out next_due timestamptz)
+create or replace function durable_internal.promote_due(most int, back_s int, out promoted int,
+                                                        out due_in_ms bigint)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
@@ -17,12 +17,14 @@ as $$
 #variable_conflict use_column
 declare
     due durable_internal.timer[];
+    since timestamptz := case when back_s < 0 then '-infinity'::timestamptz
+                              else clock_timestamp() - back_s * interval '1 second' end;
     one record;
 begin
     promoted := 0;
     with next as materialized (
         select t.ctid from durable_internal.timer t
-         where t.due_at > promote_due.since and t.due_at <= clock_timestamp()
+         where t.due_at > since and t.due_at <= clock_timestamp()
            and t.kind in ('start', 'retry', 'step_retry', 'sleep')
          order by t.due_at
          limit promote_due.most
@@ -53,7 +55,7 @@ begin
     for one in
         select t.run_id, t.kind, t.wait_id
           from durable_internal.timer t
-         where t.due_at > promote_due.since and t.due_at <= clock_timestamp()
+         where t.due_at > since and t.due_at <= clock_timestamp()
            and t.kind in ('wait_timeout', 'run_timeout')
          order by t.due_at
          limit promote_due.most
@@ -68,12 +70,10 @@ begin
         promoted := promoted + 1;
     end loop;
 
-    select min(t.due_at) into next_due
+    select ceil(extract(epoch from greatest(min(t.due_at) - clock_timestamp(), interval '0')) * 1000)
+      into due_in_ms
       from durable_internal.timer t
-     where t.due_at > promote_due.since;
-    if next_due = 'infinity' then
-        next_due := null;
-    end if;
+     where t.due_at > since and t.due_at < clock_timestamp() + interval '1 hour';
     if promoted < most then  -- about to be idle: a hint is welcome again
         perform from durable_internal.scheduler_idle s where s.last_value = 1;
         if found then

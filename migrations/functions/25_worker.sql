@@ -4,7 +4,7 @@
 -- maxAttempts, maxCrashes, backoff, version. Runs that are parked for another version of one of these jobs
 -- are taken up again.
 create or replace function durable_internal.worker_register(worker_id uuid, namespace text, name text, pid int,
-    version text, slots int, ttl interval, jobs text[], job_options jsonb[], queues text[])
+    version text, slots int, ttl_ms bigint, jobs text[], job_options jsonb[], queues text)
 returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -21,8 +21,9 @@ begin
     insert into durable_internal.worker (id, namespace_id, name, pid, version, slots, ttl, jobs, queues,
                                          started_at, beat_at)
     values (worker_register.worker_id, tenant, worker_register.name, worker_register.pid,
-            worker_register.version, worker_register.slots, worker_register.ttl, worker_register.jobs,
-            worker_register.queues, clock_timestamp(), clock_timestamp())
+            worker_register.version, worker_register.slots,
+            worker_register.ttl_ms * interval '1 ms', worker_register.jobs,
+            string_to_array(worker_register.queues, ','), clock_timestamp(), clock_timestamp())
     returning worker.number into number;
 
     insert into durable_internal.job as j (namespace_id, name, max_attempts, max_crashes, backoff, version)
@@ -98,7 +99,11 @@ $$;
 
 -- After a lost answer: gives back what the database leased to the worker and it never heard of. `runs` is what it
 -- has in hand, all of it. Raises DJ005: declared dead.
-create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[])
+--
+-- The sessions that the worker has lost may still be at work on what they were sent last: they are ended first, and
+-- the worker's lock, taken alone, waits for whatever claim is in progress.
+create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[],
+                                                      gone_pids int[])
 returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -107,6 +112,11 @@ declare
     l durable_internal.lease;
     given_back int := 0;
 begin
+    perform pg_terminate_backend(s.pid, 3000)
+       from durable_internal.worker_session s
+       join pg_stat_activity a on a.pid = s.pid and a.backend_start = s.backend_start
+      where s.worker_id = reconcile.worker_id and s.pid = any (reconcile.gone_pids);
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), reconcile.number);
     perform durable_internal.lock_turn(worker_id, number);
     for l in
         select l.* from durable_internal.lease l
@@ -258,18 +268,31 @@ begin
 end
 $$;
 
--- A scheduler says that it is there. Rows of schedulers and workers that are long gone go.
+-- A scheduler says that it is there; called on its own session once a second. True: it is the active one, by an advisory
+-- lock of the session; or nobody that beats is (the holder of the lock may be frozen): then it works as well,
+-- which is safe. Rows of schedulers and workers that are long gone go.
 create or replace function durable_internal.scheduler_beat(scheduler_id uuid, name text, pid int)
-returns void
+returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    active boolean;
 begin
-    insert into durable_internal.scheduler as s (id, name, pid, started_at, beat_at)
-    values (scheduler_id, scheduler_beat.name, scheduler_beat.pid, clock_timestamp(), clock_timestamp())
-        on conflict (id) do update set beat_at = clock_timestamp();
+    select s.active or pg_try_advisory_lock(durable_internal.worker_lock_class(), -2) into active
+      from durable_internal.scheduler s
+     where s.id = scheduler_id;
+    if not found then
+        active := pg_try_advisory_lock(durable_internal.worker_lock_class(), -2);
+    end if;
+    insert into durable_internal.scheduler as s (id, name, pid, started_at, beat_at, active)
+    values (scheduler_id, scheduler_beat.name, scheduler_beat.pid, clock_timestamp(), clock_timestamp(),
+            active)
+        on conflict (id) do update set beat_at = clock_timestamp(), active = excluded.active;
     delete from durable_internal.scheduler s where s.beat_at < clock_timestamp() - interval '1 minute';
     delete from durable_internal.worker w
      where not w.alive and w.ended_at < clock_timestamp() - interval '1 day';
+    return active or not exists (select from durable_internal.scheduler s
+                                  where s.active and s.beat_at > clock_timestamp() - interval '5 seconds');
 end
 $$;

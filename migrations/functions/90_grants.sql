@@ -26,17 +26,17 @@ grant execute on function durable_internal.session_namespace(),
     to durable_client, durable_read, durable_api;
 
 grant execute on function
-    durable_internal.worker_register(uuid, text, text, int, text, int, interval, text[], jsonb[], text[]),
+    durable_internal.worker_register(uuid, text, text, int, text, int, bigint, text[], jsonb[], text),
     durable_internal.worker_session(uuid), durable_internal.lock_turn(uuid, int),
     durable_internal.claim(uuid, int, int), durable_internal.beat(uuid, uuid[], bigint[], boolean),
     durable_internal.commit(uuid, uuid[], bigint[], int[], int[], text[], text[], jsonb[], jsonb[], bigint[],
         uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),
     durable_internal.commit_step_tx(uuid, uuid, bigint, int, int, text, jsonb, bigint),
-    durable_internal.reconcile(uuid, int, uuid[]), durable_internal.worker_leave(uuid)
+    durable_internal.reconcile(uuid, int, uuid[], int[]), durable_internal.worker_leave(uuid)
     to durable_worker;
 
 grant execute on function
-    durable_internal.promote_due(int, timestamptz), durable_internal.match_events(int),
+    durable_internal.promote_due(int, int), durable_internal.match_events(int),
     durable_internal.reap(), durable_internal.end_sessions(), durable_internal.move_marks(bigint),
     durable_internal.make_partitions(int), durable_internal.scheduler_beat(uuid, text, int)
     to durable_scheduler;

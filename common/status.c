@@ -1,0 +1,137 @@
+/* The thread's last error, and the table of errors. */
+#include "common/status.h"
+
+#include "common/check.h"
+#include "common/text.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MESSAGE_BYTES_MAX 1024
+
+static _Thread_local char message[MESSAGE_BYTES_MAX];
+
+static const struct status_row {
+    const char *name; /* in words */
+    const char *code; /* over HTTP */
+    int http;
+    int exit;
+} table[] = {
+    [DJ_OK] = { "ok", "ok", 200, 0 },
+    [DJ_INVALID_ARGUMENT] = { "invalid argument", "invalid_argument", 400, 2 },
+    [DJ_IDEMPOTENCY_CONFLICT] = { "idempotency conflict", "idempotency_conflict", 409, 3 },
+    [DJ_NOT_FOUND] = { "not found", "not_found", 404, 4 },
+    [DJ_TOO_LARGE] = { "too large", "payload_too_large", 413, 5 },
+    [DJ_LEASE_LOST] = { "lease lost", "conflict", 409, 6 },
+    [DJ_NOT_ALLOWED] = { "not allowed", "conflict", 409, 7 },
+    [DJ_UNAVAILABLE] = { "unavailable", "unavailable", 503, 8 },
+    [DJ_TIMEOUT] = { "timeout", "timeout", 408, 9 },
+    [DJ_FAILED] = { "failed", "internal", 500, 10 },
+    [DJ_CANCELLED] = { "cancelled", "conflict", 409, 11 },
+    [DJ_SUSPENDED] = { "suspended", "internal", 500, 12 },
+    [DJ_NO_MEMORY] = { "out of memory", "unavailable", 503, 13 },
+    [DJ_INTERNAL] = { "internal error", "internal", 500, 14 },
+};
+
+/* SQLSTATEs, whole or by their class; the first that fits counts. */
+static const struct sqlstate_row {
+    const char *prefix;
+    dj_status status;
+} sqlstates[] = {
+    { "DJ001", DJ_INVALID_ARGUMENT },
+    { "DJ002", DJ_IDEMPOTENCY_CONFLICT },
+    { "DJ003", DJ_NOT_FOUND },
+    { "DJ004", DJ_TOO_LARGE },
+    { "DJ005", DJ_LEASE_LOST },
+    { "DJ006", DJ_NOT_ALLOWED },
+    { "08", DJ_UNAVAILABLE },    /* the connection */
+    { "25006", DJ_UNAVAILABLE }, /* a standby: not the primary just now */
+    { "40", DJ_UNAVAILABLE },    /* deadlock, serialization */
+    { "53", DJ_UNAVAILABLE },    /* disk full, too many connections */
+    { "55P03", DJ_UNAVAILABLE }, /* lock_timeout */
+    { "57014", DJ_UNAVAILABLE }, /* cancelled, statement_timeout */
+    { "57P0", DJ_UNAVAILABLE },  /* shutdown, restart, terminated */
+    { "22", DJ_INVALID_ARGUMENT },
+    { "54", DJ_TOO_LARGE },
+    { "42501", DJ_NOT_ALLOWED },
+};
+
+static const struct status_row *row_of(dj_status status) {
+    size_t count = sizeof table / sizeof *table;
+    return &table[(size_t)status < count ? (size_t)status : (size_t)DJ_INTERNAL];
+}
+
+const char *dj_status_name(dj_status status) {
+    return row_of(status)->name;
+}
+
+int status_exit_code(dj_status status) {
+    return row_of(status)->exit;
+}
+
+int status_http(dj_status status) {
+    return row_of(status)->http;
+}
+
+const char *status_code(dj_status status) {
+    return row_of(status)->code;
+}
+
+const char *dj_error_message(void) {
+    return message;
+}
+
+/* One line, and no half character at its end. */
+static void message_tidy(void) {
+    size_t length = strlen(message);
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)message[i] < ' ') {
+            message[i] = ' ';
+        }
+    }
+    while (length > 0 && (message[length - 1] == ' ' || !text_is_utf8(message, length))) {
+        length--;
+    }
+    message[length] = '\0';
+}
+
+dj_status dj_fail(dj_status status, const char *format, ...) {
+    char text[MESSAGE_BYTES_MAX]; /* the arguments may be the last message itself */
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    memcpy(message, text, sizeof message);
+    message_tidy();
+    return status;
+}
+
+dj_status status_from_sqlstate(const char *sqlstate) {
+    if (sqlstate == NULL) {
+        return DJ_UNAVAILABLE;
+    }
+    for (size_t i = 0; i < sizeof sqlstates / sizeof *sqlstates; i++) {
+        if (strncmp(sqlstate, sqlstates[i].prefix, strlen(sqlstates[i].prefix)) == 0) {
+            return sqlstates[i].status;
+        }
+    }
+    return DJ_INTERNAL;
+}
+
+dj_status dj_fail_result(const PGresult *result) {
+    if (result == NULL) {
+        return dj_fail(DJ_UNAVAILABLE, "no answer from the database: out of memory or disconnected");
+    }
+    dj_status status = status_from_sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE));
+    const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+    if (primary == NULL) {
+        return dj_fail(status, "%s", PQresultErrorMessage(result));
+    }
+    return hint == NULL ? dj_fail(status, "%s", primary) : dj_fail(status, "%s. %s", primary, hint);
+}
+
+dj_status dj_fail_pg(const PGconn *conn) {
+    const char *reason = conn == NULL ? "" : PQerrorMessage(conn);
+    return dj_fail(DJ_UNAVAILABLE, "%s", reason[0] == '\0' ? "the connection is gone" : reason);
+}

@@ -1,0 +1,18 @@
+/* UTF-8, and the texts that have rules: names and keys. */
+#ifndef COMMON_TEXT_H
+#define COMMON_TEXT_H
+
+#include "common/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+/** True for well-formed UTF-8: no surrogates, nothing overlong, nothing beyond U+10FFFF. */
+bool text_is_utf8(const char *text, size_t length);
+
+/** A job's, queue's, step's, event's name: 1 to 200 of A-Z a-z 0-9 _ . : / @ -. The error names `argument`. */
+MUST_CHECK dj_status check_name(const char *argument, const char *value);
+
+/** An idempotency, correlation, concurrency or state key: 1 to 512 bytes of UTF-8. */
+MUST_CHECK dj_status check_key(const char *argument, const char *value);
+
+#endif

@@ -1,0 +1,127 @@
+/* The duties. All truth and all safety is in the functions (migrations/functions/23 to 27): any number of
+ * schedulers may call them at once. */
+#include "server/scheduler/duties.h"
+
+#include "common/auto.h"
+#include "common/db_calls.h"
+#include "common/db_conn.h"
+#include "common/db_params.h"
+#include "common/db_rows.h"
+#include "common/log.h"
+#include <string.h>
+#include <time.h>
+
+#define BATCH_MAX 1000
+#define FULL_SCAN_MS 10000
+#define SCAN_BACK_S 60
+#define MARK_STEP 4096 /* a mark may lag by so many runs: each move leaves a dead row behind */
+
+int64_t scheduler_clock_ms(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argument, int32_t *ret_value) {
+    struct db_params params;
+    AUTO(pgresult) PGresult *rows = NULL;
+    params_init(&params);
+    params_add_int4(&params, argument);
+    dj_status status = db_exec(conn, call, &params, &rows);
+    params_done(&params);
+    DJ_TRY(status);
+    return rows_int4(rows, 0, 0, ret_value);
+}
+
+static dj_status match(struct scheduler *scheduler, bool *ret_more) {
+    int32_t done;
+    DJ_TRY(call_int(scheduler->conn, &CALL_MATCH_EVENTS, BATCH_MAX, &done));
+    *ret_more = done > 0;
+    return DJ_OK;
+}
+
+/* Now and then from the very beginning, else from a little back: dead rows pile up there while somebody
+ * holds a snapshot. */
+static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
+    int64_t now = scheduler_clock_ms();
+    bool full = now - scheduler->last_full_scan_ms >= FULL_SCAN_MS;
+    struct db_params params;
+    AUTO(pgresult) PGresult *rows = NULL;
+    params_init(&params);
+    params_add_int4(&params, BATCH_MAX);
+    params_add_int4(&params, full ? -1 : SCAN_BACK_S);
+    dj_status status = db_exec(scheduler->conn, &CALL_PROMOTE_DUE, &params, &rows);
+    params_done(&params);
+    DJ_TRY(status);
+    int32_t promoted;
+    int64_t due_in_ms = -1;
+    DJ_TRY(rows_int4(rows, 0, 0, &promoted));
+    if (!rows_is_null(rows, 0, 1)) {
+        DJ_TRY(rows_int8(rows, 0, 1, &due_in_ms));
+    }
+    if (full) {
+        scheduler->last_full_scan_ms = now;
+    }
+    scheduler->next_due_ms = due_in_ms < 0 ? INT64_MAX : now + due_in_ms;
+    *ret_more = promoted > 0;
+    return DJ_OK;
+}
+
+/* A worker that froze in the middle of a transaction makes reap() run into its lock_timeout: then its sessions are
+ * ended, and reap() is called again. */
+static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
+    struct db_params params;
+    AUTO(pgresult) PGresult *rows = NULL;
+    params_init(&params);
+    dj_status status = db_exec(scheduler->conn, &CALL_REAP, &params, &rows);
+    params_done(&params);
+    if (status == DJ_UNAVAILABLE && PQstatus(scheduler->conn) == CONNECTION_OK) {
+        int32_t ended = 0;
+        log_warning("reap.blocked", "reason", dj_error_message());
+        AUTO(pgresult) PGresult *sessions = NULL;
+        params_init(&params);
+        status = db_exec(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
+        params_done(&params);
+        DJ_TRY(status);
+        DJ_TRY(rows_int4(sessions, 0, 0, &ended));
+        log_warning("worker.sessions_ended", "count", LOG_INT(ended));
+        *ret_more = ended > 0;
+        return DJ_OK;
+    }
+    DJ_TRY(status);
+    *ret_more = !rows_is_null(rows, 0, 0);
+    if (*ret_more) {
+        log_warning("worker.reaped", "reason", "it was silent for longer than its leases last");
+    }
+    return DJ_OK;
+}
+
+static dj_status move_marks(struct scheduler *scheduler, bool *ret_more) {
+    struct db_params params;
+    AUTO(pgresult) PGresult *rows = NULL;
+    params_init(&params);
+    params_add_int8(&params, MARK_STEP);
+    dj_status status = db_exec(scheduler->conn, &CALL_MOVE_MARKS, &params, &rows);
+    params_done(&params);
+    *ret_more = false;
+    return status;
+}
+
+static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
+    int32_t made;
+    *ret_more = false;
+    DJ_TRY(call_int(scheduler->conn, &CALL_MAKE_PARTITIONS, 3, &made));
+    if (made > 0) {
+        log_info("partitions.made", "count", LOG_INT(made));
+    }
+    return DJ_OK;
+}
+
+const struct duty duties[] = {
+    { .name = "match", .period_ms = 500, .hinted = true, .work = match },
+    { .name = "promote", .period_ms = 500, .hinted = true, .work = promote },
+    { .name = "move_marks", .period_ms = 100, .work = move_marks },
+    { .name = "reap", .period_ms = 500, .work = reap },
+    { .name = "make_partitions", .period_ms = 3600000, .work = make_partitions },
+};
+const int duty_count = sizeof duties / sizeof *duties;

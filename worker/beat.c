@@ -1,0 +1,169 @@
+/* The worker's heartbeat: one update however many leases it holds; and the calls that belong to its life.
+ *
+ * The worker times its own leases: they hold for the time to live counted from when the last answered beat was
+ * sent, less a margin, by a clock that does not stand still while the machine is suspended. After that no
+ * step is begun until a beat has been answered (guarantee 4 does not need this: a commit shows its
+ * fence; it keeps effects from being repeated for nothing). */
+#include "worker/fleet.h"
+
+#include "common/db_calls.h"
+#include "common/db_rows.h"
+#include "common/log.h"
+#include "worker/run.h"
+
+/* Runs that are parked until we are sure go on: their leases hold, or they are marked lost. */
+static void answer_asking(dj_worker *worker) {
+    struct list runs;
+    list_init(&runs);
+    int count = 0;
+    list_for_each(run, &worker->asking, dj_run, link) {
+        run->verdict = atomic_load(&run->lost) ? DJ_LEASE_LOST : DJ_OK;
+        count++;
+    }
+    list_splice(&worker->asking, &runs);
+    worker_resume(worker, &runs, count);
+}
+
+static dj_status read_lost(dj_worker *worker, const PGresult *rows) {
+    for (int row = 0; row < PQntuples(rows); row++) {
+        struct uuid id;
+        DJ_TRY(rows_uuid(rows, row, 0, &id));
+        dj_run *run = worker_find(worker, &id);
+        if (run != NULL && run->claimed_ms < worker->beat_sent_ms) {
+            log_info("run.lost", "run", run->id_text);
+            atomic_store(&run->lost, true);
+        }
+    }
+    return DJ_OK;
+}
+
+static void beat_done(struct db_batch *batch) {
+    dj_worker *worker = batch->context;
+    worker->beating = false;
+    if (batch->status == DJ_LEASE_LOST) {
+        log_warning("worker.declared_dead", "reason", batch->message);
+        worker_lose_all(worker);
+        return;
+    }
+    if (batch->status != DJ_OK || read_lost(worker, batch->results[0]) != DJ_OK) {
+        log_warning("beat.failed", "reason", batch->message);
+        return;
+    }
+    /* A fifth of the time to live is the margin for clocks that run at other speeds, and for the way. */
+    atomic_store(&worker->sure_until_ms, worker->beat_sent_boot_ms + worker->ttl_ms * 4 / 5);
+    answer_asking(worker);
+}
+
+void beat_send(dj_worker *worker) {
+    if (worker->beating || !worker->registered || !db_pipeline_is_open(&worker->control)) {
+        return;
+    }
+    struct db_params params;
+    params_init(&params);
+    params_add_uuid(&params, &worker->id);
+    params_array_begin(&params, DB_UUID);
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        params_array_uuid(&params, &run->id);
+    }
+    params_array_end(&params);
+    params_array_begin(&params, DB_INT8);
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        params_array_int8(&params, run->fence);
+    }
+    params_array_end(&params);
+    params_add_bool(&params, atomic_load(&worker->draining));
+    if (params_status(&params) == DJ_OK) {
+        const struct db_call *call = &CALL_BEAT;
+        struct db_params *list = &params;
+        worker->beating = true;
+        worker->beat_sent_ms = clock_ms();
+        worker->beat_sent_boot_ms = clock_boot_ms();
+        db_pipeline_send(&worker->control, &call, &list, 1, beat_done, worker);
+    }
+    params_done(&params);
+}
+
+void on_beat_timer(evutil_socket_t fd, short what, void *context) {
+    dj_worker *worker = context;
+    (void)fd;
+    (void)what;
+    if (worker->beating && clock_ms() - worker->beat_sent_ms > worker->ttl_ms / 2) {
+        log_warning("beat.late", "reason", "no answer; trying another connection");
+        db_pipeline_close(&worker->control);
+        worker->beating = false;
+        control_connect(worker);
+        return;
+    }
+    beat_send(worker);
+}
+
+static void leave_done(struct db_batch *batch) {
+    dj_worker *worker = batch->context;
+    if (batch->status != DJ_OK) {
+        log_warning("worker.leave_failed", "reason", batch->message);
+    }
+    (void)event_base_loopbreak(worker->base);
+}
+
+void leave_send(dj_worker *worker) {
+    struct db_params params;
+    params_init(&params);
+    params_add_uuid(&params, &worker->id);
+    if (params_status(&params) == DJ_OK) {
+        const struct db_call *call = &CALL_WORKER_LEAVE;
+        struct db_params *list = &params;
+        db_pipeline_send(&worker->control, &call, &list, 1, leave_done, worker);
+    }
+    params_done(&params);
+}
+
+static void reconcile_done(struct db_batch *batch) {
+    struct worker_line *line = batch->context;
+    dj_worker *worker = line->worker;
+    line->turning = false;
+    worker->reconciling = false;
+    if (batch->status == DJ_LEASE_LOST) {
+        worker_lose_all(worker);
+        return;
+    }
+    if (batch->status != DJ_OK) {
+        log_warning("reconcile.failed", "reason", batch->message);
+        return; /* worker->reconcile still stands: the next turn tries again */
+    }
+    worker->reconcile = false;
+    worker->gone_pid_count = 0;
+    turn_hint(worker);
+}
+
+/* Tells the database which runs we have, all of them, so that what it granted in an answer that never came goes
+ * back. Only while no claim is on its way: its runs would be given back too. */
+void reconcile_send(struct worker_line *line) {
+    dj_worker *worker = line->worker;
+    for (int i = 0; i < worker->line_count; i++) {
+        if (worker->reconciling || (worker->lines[i].turning && worker->lines[i].slots_asked > 0)) {
+            return;
+        }
+    }
+    struct db_params params;
+    params_init(&params);
+    params_add_uuid(&params, &worker->id);
+    params_add_int4(&params, worker->number);
+    params_array_begin(&params, DB_UUID);
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        params_array_uuid(&params, &run->id);
+    }
+    params_array_end(&params);
+    params_array_begin(&params, DB_INT4);
+    for (int i = 0; i < worker->gone_pid_count; i++) {
+        params_array_int4(&params, worker->gone_pids[i]);
+    }
+    params_array_end(&params);
+    if (params_status(&params) == DJ_OK) {
+        const struct db_call *call = &CALL_RECONCILE;
+        struct db_params *list = &params;
+        line->turning = worker->reconciling = true;
+        line->slots_asked = 0;
+        db_pipeline_send(&line->pipeline, &call, &list, 1, reconcile_done, line);
+    }
+    params_done(&params);
+}

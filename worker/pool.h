@@ -1,0 +1,37 @@
+/* The threads on which handlers run. */
+#ifndef WORKER_POOL_H
+#define WORKER_POOL_H
+
+#include "common/list.h"
+#include "common/status.h"
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pool {
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    struct list runs;     /* to begin, or to go on with */
+    int waiting;          /* runs in that list */
+    int threads;
+    int threads_max;
+    int idle;
+    int stuck;            /* threads in steps that are over their time: they do not count */
+    bool stopping;
+};
+
+MUST_CHECK dj_status pool_init(struct pool *pool, int threads_max);
+
+/** Hands runs over, all that are in the list. On the loop. */
+void pool_push(struct pool *pool, struct list *runs, int count);
+
+/** Takes back the runs that no thread has begun with. On the loop. */
+void pool_take_back(struct pool *pool, struct list *ret_runs, bool only_unbegun);
+
+/** A thread is stuck in a handler, by one more or one less: another one may take its place. */
+void pool_note_stuck(struct pool *pool, int change);
+
+/** Waits until the threads have ended, for up to `timeout_ms`; false: some have not. */
+bool pool_stop(struct pool *pool, int64_t timeout_ms);
+
+#endif

@@ -1,0 +1,48 @@
+/* What the durable calls share: step.c, step_tx.c, wait.c and run.c. On the handler's thread. */
+#ifndef WORKER_RUN_H
+#define WORKER_RUN_H
+
+#include "worker/run_state.h"
+
+int64_t clock_us(void); /* monotonic */
+int64_t clock_ms(void);
+
+/** Refuses a durable call where none is allowed: in a step, after dj_complete, or once the run leaves. */
+MUST_CHECK dj_status run_may_call(dj_run *run);
+
+/** What a durable call finds remembered in its place. For REPLAY_OUT_OF_PLACE the run is parked, and the
+ *  status is DJ_SUSPENDED; DJ_OK with *ret_memory NULL: it is new. */
+MUST_CHECK dj_status run_recall(dj_run *run, const char *name, const char *kind,
+                                const char **ret_name, const struct memory **ret_memory);
+
+/** Gives a remembered result or error back to the handler. */
+MUST_CHECK dj_status run_give(dj_run *run, const struct memory *memory, json_object **ret_result);
+
+/** Makes the run the owner of `object`, until the handler returns. NULL is allowed. */
+MUST_CHECK dj_status run_own(dj_run *run, json_object *object);
+
+/** Prints an op's detail (taken) where the turn finds it. */
+MUST_CHECK dj_status run_print(dj_run *run, json_object *detail, char **ret_text);
+
+/** Lets the run leave our hands: what the next turn commits is `op` with `detail` (taken).
+ *  DJ_SUSPENDED, to be handed up. */
+MUST_CHECK dj_status run_leave(dj_run *run, const char *op, json_object *detail);
+
+/** Fails the run for good because of something of this process' own making. Answers `status`. */
+MUST_CHECK dj_status run_refuse(dj_run *run, dj_status status, const char *error_name, const char *step);
+
+/** Commits a step's outcome and waits for it, the handler's stack parked. DJ_OK: durable. */
+MUST_CHECK dj_status run_commit_step(dj_run *run, const char *name, const char *kind, char *result,
+                                     char *step_error, int64_t elapsed_us);
+
+/** Waits until this worker is sure that its leases hold; at once, where it is. DJ_LEASE_LOST. */
+MUST_CHECK dj_status run_prove_lease(dj_run *run);
+
+/** The error that is set, as JSON. The object is the caller's. */
+json_object *run_error_json(const dj_run *run, const char *step);
+void run_error_clear(dj_run *run);
+
+/** Makes an error out of what another call left behind for this thread. */
+void run_error_from_status(dj_run *run, dj_status status);
+
+#endif

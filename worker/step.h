@@ -1,0 +1,14 @@
+/* What steps, transactional steps and registration share. */
+#ifndef WORKER_STEP_H
+#define WORKER_STEP_H
+
+#include "worker/run.h"
+
+/** Prints a step's result, within its limits; one over them fails the run for good. NULL is null. */
+MUST_CHECK dj_status step_print_result(dj_run *run, const char *name, json_object *result,
+                                       char **ret_text);
+
+/** Checks a policy, and gives it as JSON; the object is the caller's. */
+MUST_CHECK dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy);
+
+#endif

@@ -1,0 +1,509 @@
+/* A turn commits what finished since the last turn and claims runs for the slots this sets free, in one
+ * transaction and one round trip. One is in flight on each line, and a run stays with its line: what
+ * finishes meanwhile waits for the next, so batches grow by themselves under load and cost nothing if idle.
+ * On the loop thread; handlers' threads only put runs into worker->outcomes.
+ *
+ * How much to claim: never more than the free slots, and never so much that runs wait here for a
+ * thread while another worker is idle. The window of runs that may wait doubles while the pool runs dry between
+ * turns and shrinks while it does not. */
+#include "worker/fleet.h"
+
+#include "common/bounds.h"
+#include "common/check.h"
+#include "common/db_calls.h"
+#include "common/db_rows.h"
+#include "common/log.h"
+#include "worker/run.h"
+#include <stdlib.h>
+#include <string.h>
+
+static_assert(TURN_OPS_MAX >= CLAIM_RUNS_MAX, "a turn can commit what a turn claimed");
+
+/* Parameters of the commit. Each array is filled from the runs of its group. */
+
+typedef bool (*run_filter)(const dj_run *run);
+
+static bool is_step(const dj_run *run) {
+    return run->op == OP_STEP;
+}
+static bool is_done(const dj_run *run) {
+    return run->op == OP_DONE;
+}
+static bool is_other(const dj_run *run) {
+    return run->op == OP_OTHER;
+}
+
+#define FOR_RUNS(run, list_, member)                                                               \
+    for (dj_run *run = list_item((list_)->next, dj_run, member); &run->member != (list_);          \
+         run = list_item(run->member.next, dj_run, member))
+
+#define ARRAY(params, type, list_, filter, add)                                                    \
+    do {                                                                                           \
+        params_array_begin(params, type);                                                          \
+        FOR_RUNS(run, list_, link) {                                                               \
+            if (filter(run)) {                                                                     \
+                add;                                                                               \
+            }                                                                                      \
+        }                                                                                          \
+        params_array_end(params);                                                                  \
+    } while (0)
+
+static void add_ids(struct db_params *params, const struct list *runs, run_filter filter) {
+    ARRAY(params, DB_UUID, runs, filter, params_array_uuid(params, &run->id));
+    ARRAY(params, DB_INT8, runs, filter, params_array_int8(params, run->fence));
+}
+
+static void add_steps(struct db_params *params, const struct list *runs) {
+    add_ids(params, runs, is_step);
+    ARRAY(params, DB_INT4, runs, is_step, params_array_int4(params, run->position));
+    ARRAY(params, DB_INT4, runs, is_step, params_array_int4(params, run->attempt));
+    ARRAY(params, DB_TEXT, runs, is_step, params_array_text(params, run->name));
+    ARRAY(params, DB_TEXT, runs, is_step, params_array_text(params, run->kind));
+    ARRAY(params, DB_JSONB, runs, is_step, params_array_jsonb(params, run->result));
+    ARRAY(params, DB_JSONB, runs, is_step, params_array_jsonb(params, run->step_error));
+    ARRAY(params, DB_INT8, runs, is_step, params_array_int8(params, run->elapsed_us));
+}
+
+/* What leaves our hands: ops of handlers that are back, and of steps that are late. */
+static void add_others(struct db_params *params, const struct list *runs, const struct list *late) {
+#define OTHER(type, of_run, of_late)                                                               \
+    do {                                                                                           \
+        params_array_begin(params, type);                                                          \
+        FOR_RUNS(run, runs, link) {                                                                \
+            if (is_other(run)) {                                                                   \
+                of_run;                                                                            \
+            }                                                                                      \
+        }                                                                                          \
+        FOR_RUNS(run, late, watch.link) {                                                          \
+            of_late;                                                                               \
+        }                                                                                          \
+        params_array_end(params);                                                                  \
+    } while (0)
+    OTHER(DB_UUID, params_array_uuid(params, &run->id), params_array_uuid(params, &run->id));
+    OTHER(DB_INT8, params_array_int8(params, run->fence), params_array_int8(params, run->fence));
+    OTHER(DB_TEXT, params_array_text(params, run->kind), params_array_text(params, run->watch.op));
+    OTHER(DB_JSONB, params_array_jsonb(params, run->result),
+          params_array_jsonb(params, run->watch.detail));
+#undef OTHER
+}
+
+static void add_logs(struct db_params *params, const struct list *runs) {
+    static const char *const names[] = { "debug", "info", "warning", "error" };
+    int64_t now_us = clock_us();
+#define LOGS(type, add)                                                                            \
+    do {                                                                                           \
+        params_array_begin(params, type);                                                          \
+        FOR_RUNS(run, runs, link) {                                                                \
+            list_for_each(line, &run->logs, struct log_line, link) {                               \
+                add;                                                                               \
+            }                                                                                      \
+        }                                                                                          \
+        params_array_end(params);                                                                  \
+    } while (0)
+    LOGS(DB_UUID, params_array_uuid(params, &run->id));
+    LOGS(DB_INT4, params_array_int4(params, run->attempt));
+    LOGS(DB_INT8, params_array_int8(params, now_us - line->at_us));
+    LOGS(DB_TEXT, params_array_text(params, names[line->level]));
+    LOGS(DB_TEXT, params_array_text(params, line->text));
+#undef LOGS
+}
+
+static void params_commit(struct db_params *params, const struct worker_line *line) {
+    params_add_uuid(params, &line->worker->id);
+    add_steps(params, &line->in_flight);
+    add_ids(params, &line->in_flight, is_done);
+    ARRAY(params, DB_JSONB, &line->in_flight, is_done,
+          params_array_jsonb(params, run->result != NULL ? run->result : "null"));
+    add_others(params, &line->in_flight, &line->late_in_flight);
+    add_logs(params, &line->in_flight);
+}
+
+/* What became of the ops of a turn. */
+
+static void logs_free(dj_run *run) {
+    while (!list_is_empty(&run->logs)) {
+        struct log_line *line = list_first(&run->logs, struct log_line, link);
+        list_remove(&line->link);
+        free(line);
+    }
+}
+
+/* Sorts the runs of a turn that was committed: who goes on, who is to be said again, who is gone. */
+static void settle_runs(struct worker_line *line) {
+    struct list resumed, again;
+    list_init(&resumed);
+    list_init(&again);
+    int resumed_count = 0;
+    while (!list_is_empty(&line->in_flight)) {
+        dj_run *run = list_first(&line->in_flight, dj_run, link);
+        list_remove(&run->link);
+        if (run->verdict == DJ_UNAVAILABLE) {
+            list_push(&again, &run->link);
+            line->pending_count++;
+            continue;
+        }
+        logs_free(run);
+        if (run->op == OP_STEP || run->refused) {
+            if (run->verdict != DJ_OK || run->refused) {
+                run->verdict = DJ_LEASE_LOST;
+                atomic_store(&run->lost, true);
+            }
+            list_push(&resumed, &run->link);
+            resumed_count++;
+        } else {
+            worker_release(line->worker, run);
+        }
+    }
+    list_splice(&line->pending, &again);
+    list_splice(&again, &line->pending);
+    while (!list_is_empty(&line->late_in_flight)) {
+        dj_run *run = list_first(&line->late_in_flight, dj_run, watch.link);
+        list_remove(&run->watch.link);
+        if (run->verdict == DJ_UNAVAILABLE) {
+            run->verdict = DJ_OK;
+            list_push(&line->late, &run->watch.link);
+            continue;
+        }
+        run->gone = true;
+        if (!run->with_handler) {
+            worker_release(line->worker, run);
+        }
+    }
+    worker_resume(line->worker, &resumed, resumed_count);
+}
+
+/* Reads which runs were not committed. Everybody else was. */
+static dj_status read_verdicts(struct worker_line *line, const PGresult *rows) {
+    FOR_RUNS(run, &line->in_flight, link) {
+        run->verdict = DJ_OK;
+    }
+    for (int row = 0; row < PQntuples(rows); row++) {
+        struct uuid id;
+        bool busy;
+        DJ_TRY(rows_uuid(rows, row, 0, &id));
+        DJ_TRY(rows_bool(rows, row, 1, &busy));
+        dj_run *run = worker_find(line->worker, &id);
+        if (run != NULL) {
+            run->verdict = busy ? DJ_UNAVAILABLE : DJ_LEASE_LOST;
+        }
+    }
+    return DJ_OK;
+}
+
+/* Puts a turn's runs back where the next turn finds them, in their order. */
+void line_requeue(struct worker_line *line) {
+    FOR_RUNS(run, &line->in_flight, link) {
+        line->pending_count++;
+    }
+    list_splice(&line->pending, &line->in_flight);
+    list_splice(&line->in_flight, &line->pending);
+    list_splice(&line->late_in_flight, &line->late);
+}
+
+/* Runs that were claimed. */
+
+static int compare_job(const void *name, const void *job) {
+    return strcmp(name, ((const struct job *)job)->name);
+}
+
+/* Reads the flat memory of a run: five texts a step. See durable_internal.memory_of. */
+static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
+    struct db_text_array array;
+    DJ_TRY(rows_text_array(rows, row, CLAIM_MEMORY, &array));
+    int fields = array.count;
+    if (fields % 5 != 0) {
+        return dj_fail(DJ_INTERNAL, "a run's memory has %d fields", fields);
+    }
+    run->replay.steps = arena_alloc(&run->arena, (size_t)(fields / 5) * sizeof(struct memory));
+    run->replay.tries = arena_alloc(&run->arena, (size_t)(fields / 5) * sizeof(char *));
+    if (run->replay.steps == NULL || run->replay.tries == NULL) {
+        return dj_fail(DJ_NO_MEMORY, "no memory for what a run remembers");
+    }
+    for (int i = 0; i < fields / 5; i++) {
+        const char *text[5];
+        for (int f = 0; f < 5; f++) {
+            const char *field;
+            size_t length;
+            DJ_TRY(db_text_array_next(&array, &field, &length));
+            text[f] = field == NULL ? NULL : arena_strndup(&run->arena, field, length);
+            if ((field == NULL) != (text[f] == NULL) || (f < 3 && text[f] == NULL)) {
+                return dj_fail(DJ_NO_MEMORY, "no memory for what a run remembers");
+            }
+        }
+        if (strcmp(text[1], "try") == 0) {
+            run->replay.tries[run->replay.try_count++] = text[2];
+        } else {
+            run->replay.steps[run->replay.step_count++] = (struct memory){
+                .position = (int)strtol(text[0], NULL, 10), .kind = text[1], .name = text[2],
+                .result = text[3], .error = text[4],
+            };
+        }
+    }
+    return DJ_OK;
+}
+
+static dj_status read_run(struct worker_line *line, const PGresult *rows, int row, dj_run *run) {
+    const char *text;
+    size_t length;
+    char job[NAME_BYTES_MAX + 1];
+    int32_t bytes;
+    DJ_TRY(rows_uuid(rows, row, CLAIM_RUN_ID, &run->id));
+    DJ_TRY(rows_int8(rows, row, CLAIM_FENCE, &run->fence));
+    DJ_TRY(rows_text(rows, row, CLAIM_JOB, &text, &length));
+    if (length > NAME_BYTES_MAX) {
+        return dj_fail(DJ_INTERNAL, "a job's name has %zu bytes", length);
+    }
+    memcpy(job, text, length);
+    job[length] = '\0';
+    run->job = bsearch(job, line->worker->jobs, (size_t)line->worker->job_count,
+                       sizeof *line->worker->jobs, compare_job);
+    if (run->job == NULL) {
+        return dj_fail(DJ_INTERNAL, "job %s was not registered", job);
+    }
+    DJ_TRY(rows_int4(rows, row, CLAIM_ATTEMPT, &run->attempt));
+    DJ_TRY(rows_int4(rows, row, CLAIM_BYTES, &bytes));
+    run->bytes = bytes;
+    DJ_TRY(rows_jsonb_text(rows, row, CLAIM_PAYLOAD, &text, &length));
+    run->payload = arena_strndup(&run->arena, text, length);
+    run->payload_length = length;
+    if (run->payload == NULL) {
+        return dj_fail(DJ_NO_MEMORY, "no memory for a payload");
+    }
+    uuid_print(&run->id, run->id_text);
+    return rows_is_null(rows, row, CLAIM_MEMORY) ? DJ_OK : read_memory(run, rows, row);
+}
+
+/* A run in hand, in an arena of its own. NULL: no memory, or an answer that makes no sense; its lease goes
+ * back when the worker says what it has. */
+static dj_run *run_new(struct worker_line *line, const PGresult *rows, int row) {
+    struct arena arena;
+    arena_init(&arena);
+    dj_run *run = arena_alloc(&arena, sizeof *run);
+    if (run == NULL) {
+        return NULL;
+    }
+    *run = (dj_run){ .line = line, .worker = line->worker, .error.retry_after_ms = -1 };
+    run->arena = arena;
+    run->claimed_ms = clock_ms();
+    list_init(&run->logs);
+    if (read_run(line, rows, row, run) != DJ_OK) {
+        log_error("claim.unreadable", "reason", dj_error_message());
+        run_free(run);
+        return NULL;
+    }
+    list_push(&line->worker->hand, &run->hand_link);
+    line->worker->in_hand++;
+    return run;
+}
+
+static void take_claimed(struct worker_line *line, const PGresult *rows) {
+    dj_worker *worker = line->worker;
+    struct list begun;
+    list_init(&begun);
+    int count = 0;
+    for (int row = 0; row < PQntuples(rows); row++) {
+        dj_run *run = run_new(line, rows, row);
+        if (run == NULL) {
+            worker->reconcile = true;
+            continue;
+        }
+        list_push(&begun, &run->link);
+        count++;
+    }
+    bool full = PQntuples(rows) >= line->slots_asked;
+    if (full) {
+        worker->asked_again = false;
+        worker->work_hinted = true;
+        if (worker->pool.waiting == 0 && worker->window < CLAIM_RUNS_MAX) {
+            worker->window *= 2;
+        }
+    } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to see */
+        worker->asked_again = true;
+        worker->work_hinted = true;
+    }
+    worker_resume(worker, &begun, count);
+}
+
+/* The turn itself. */
+
+/* One run's values are refused by the database itself. The run fails, in plain words, and its neighbours go on. */
+static void turn_refuse(struct worker_line *line, dj_run *run, const char *reason) {
+    json_object *error = json_object_new_object();
+    json_object_object_add(error, "name", json_object_new_string("ResultRefused"));
+    json_object_object_add(error, "message", json_object_new_string(reason));
+    if (run->op == OP_STEP) {
+        json_object_object_add(error, "step", json_object_new_string(run->name));
+    }
+    json_object *detail = json_object_new_object();
+    json_object_object_add(detail, "error", error);
+    json_object_object_add(detail, "permanent", json_object_new_boolean(1));
+    const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
+    run->refused = run->op == OP_STEP; /* its handler is parked, and is to be let go */
+    run->op = OP_OTHER;
+    run->kind = "fail";
+    free(run->result);
+    run->result = text == NULL ? NULL : strdup(text);
+    logs_free(run);
+    json_object_put(detail);
+    (void)line;
+}
+
+/* The database refuses a value of some run: halve until one run is left, and fail that. */
+static void turn_split(struct worker_line *line, const char *reason) {
+    int ops = 0;
+    FOR_RUNS(run, &line->in_flight, link) {
+        ops++;
+    }
+    dj_run *single = ops == 1 ? list_first(&line->in_flight, dj_run, link) : NULL;
+    line_requeue(line);
+    line->worker->work_hinted = true;
+    line->ops_max = ops > 1 ? (ops + 1) / 2 : 1;
+    if (single != NULL && !(single->op == OP_OTHER && strcmp(single->kind, "fail") == 0)) {
+        log_error("run.refused", "run", single->id_text, "reason", reason);
+        turn_refuse(line, single, reason);
+    } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go on trying */
+        log_error("turn.refused", "reason", reason);
+        struct timeval rest = timeval_of_ms(with_jitter(1000));
+        (void)event_add(line->retry, &rest);
+    }
+    turn_start(line);
+}
+
+static void turn_done(struct db_batch *batch) {
+    struct worker_line *line = batch->context;
+    dj_worker *worker = line->worker;
+    assert(line->turning);
+    line->turning = false;
+    bool committed = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
+    dj_status status = batch->status;
+    if (status == DJ_OK && committed) {
+        status = read_verdicts(line, batch->results[1]);
+    }
+    switch (status) {
+    case DJ_OK:
+        line->ops_max = TURN_OPS_MAX;
+        if (committed) {
+            settle_runs(line);
+        }
+        if (line->slots_asked > 0) {
+            take_claimed(line, batch->results[committed ? 2 : 1]);
+        }
+        turns_start(worker);
+        worker_check_drained(worker);
+        return;
+    case DJ_LEASE_LOST: /* not of one run: lock_turn says that the worker was declared dead */
+        log_warning("worker.declared_dead", "reason", batch->message);
+        line_requeue(line);
+        worker_lose_all(worker);
+        return;
+    case DJ_UNAVAILABLE:
+        /* Did it commit? Unknown, so all is said again: the fence makes a second commit a no-op. Leases that we
+         * were given and never heard of are given back after the reconnect. */
+        log_warning("turn.delayed", "reason", batch->message);
+        line_requeue(line);
+        worker->work_hinted = true;
+        if (batch->broken && line->slots_asked > 0) {
+            worker->reconcile = true;
+        }
+        if (!batch->broken) { /* a deadlock, a timeout: the connection is well; a moment's rest */
+            struct timeval rest = timeval_of_ms(with_jitter(50));
+            (void)event_add(line->retry, &rest);
+        }
+        return;
+    default: /* what is not the connection's fault is a value's */
+        turn_split(line, batch->message);
+        return;
+    }
+}
+
+/* How many runs this turn may ask for. */
+static int turn_room(const struct worker_line *line, int ending) {
+    const dj_worker *worker = line->worker;
+    if (!worker->work_hinted || atomic_load(&worker->draining) || worker->reconcile ||
+        worker->reconciling) {
+        return 0;
+    }
+    int asked = 0;
+    for (int i = 0; i < worker->line_count; i++) {
+        asked += worker->lines[i].turning ? worker->lines[i].slots_asked : 0;
+    }
+    int room = worker->slots_max - worker->in_hand - asked + ending;
+    int window = worker->window - worker->pool.waiting - asked;
+    room = room < window ? room : window;
+    return room < 0 ? 0 : room > CLAIM_RUNS_MAX ? CLAIM_RUNS_MAX : room;
+}
+
+/* Starts a turn if there is something to say and none is in flight. Cheap to call too often. */
+void turn_start(struct worker_line *line) {
+    dj_worker *worker = line->worker;
+    if (line->turning || !db_pipeline_is_open(&line->pipeline) ||
+        event_pending(line->retry, EV_TIMEOUT, NULL)) {
+        return;
+    }
+    if (worker->reconcile) {
+        reconcile_send(line);
+        if (line->turning) {
+            return;
+        }
+    }
+    int ending = 0;
+    for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
+        dj_run *run = list_first(&line->pending, dj_run, link);
+        list_remove(&run->link);
+        list_push(&line->in_flight, &run->link);
+        line->pending_count--;
+        ending += run->op != OP_STEP;
+    }
+    list_splice(&line->late, &line->late_in_flight);
+    bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
+    line->slots_asked = turn_room(line, ending);
+    if (!committing && line->slots_asked == 0) {
+        return;
+    }
+    struct db_params lock, commit, claim;
+    params_init(&lock);
+    params_init(&commit);
+    params_init(&claim);
+    params_add_uuid(&lock, &worker->id);
+    params_add_int4(&lock, worker->number);
+    const struct db_call *calls[3] = { &CALL_LOCK_TURN };
+    struct db_params *params[3] = { &lock };
+    int count = 1;
+    if (committing) {
+        params_commit(&commit, line);
+        calls[count] = &CALL_COMMIT;
+        params[count++] = &commit;
+    }
+    if (line->slots_asked > 0) {
+        params_add_uuid(&claim, &worker->id);
+        params_add_int4(&claim, line->slots_asked);
+        params_add_int4(&claim, CLAIM_BYTES_MAX);
+        calls[count] = &CALL_CLAIM;
+        params[count++] = &claim;
+        worker->work_hinted = false; /* asked; the answer or a new hint sets it again */
+    }
+    if (params_status(&lock) == DJ_OK && params_status(&commit) == DJ_OK &&
+        params_status(&claim) == DJ_OK) {
+        line->turning = true;
+        db_pipeline_send(&line->pipeline, calls, params, count, turn_done, line);
+    } else { /* nothing was sent and nothing is lost: the next tick tries again */
+        log_warning("turn.delayed", "reason", dj_error_message());
+        line_requeue(line);
+        worker->work_hinted = true;
+    }
+    params_done(&lock);
+    params_done(&commit);
+    params_done(&claim);
+}
+
+void turns_start(dj_worker *worker) {
+    for (int i = 0; i < worker->line_count; i++) {
+        turn_start(&worker->lines[i]);
+    }
+}
+
+void turn_hint(dj_worker *worker) {
+    worker->work_hinted = true;
+    worker->asked_again = false;
+    turns_start(worker);
+}
