@@ -5,7 +5,9 @@
 #include "common/bounds.h"
 #include "common/db_conn.h"
 #include "common/db_rows.h"
+#include "common/duration.h"
 #include "common/json.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 dj_status dj_client_wrap(PGconn *conn, dj_client **ret_client) {
@@ -60,6 +62,21 @@ void params_add_json(struct db_params *params, const char *argument, json_object
     buf_init(&text, PAYLOAD_BYTES_MAX);
     dj_status status = json_print(argument, value, PAYLOAD_BYTES_MAX, &text);
     params_add_jsonb(params, status == DJ_OK ? text.data : NULL);
+    if (params->status == DJ_OK) {
+        params->status = status;
+    }
+}
+
+void params_add_duration(struct db_params *params, const char *argument, const char *duration) {
+    char text[48];
+    int64_t ms = 0;
+    if (duration == NULL) {
+        params_add_null(params);
+        return;
+    }
+    dj_status status = duration_parse(argument, duration, &ms);
+    (void)snprintf(text, sizeof text, "%lld milliseconds", (long long)ms);
+    params_add_text(params, text);
     if (params->status == DJ_OK) {
         params->status = status;
     }

@@ -4,25 +4,10 @@
 #include "common/auto.h"
 #include "common/bounds.h"
 #include "common/db_calls.h"
-#include "common/duration.h"
 #include "common/json.h"
 #include "common/rfc3339.h"
 #include <stdio.h>
 #include <string.h>
-
-/* As PostgreSQL's interval: it has no 1h30m. */
-static dj_status add_duration(struct db_params *params, const char *argument, const char *duration) {
-    char text[48];
-    int64_t ms;
-    if (duration == NULL) {
-        params_add_null(params);
-        return DJ_OK;
-    }
-    DJ_TRY(duration_parse(argument, duration, &ms));
-    (void)snprintf(text, sizeof text, "%lld milliseconds", (long long)ms);
-    params_add_text(params, text);
-    return DJ_OK;
-}
 
 static void add_options_json(struct db_params *params, const dj_start_options *options) {
     AUTO(json) json_object *json = json_object_new_object();
@@ -38,7 +23,7 @@ static void add_options_json(struct db_params *params, const dj_start_options *o
 /* What start and start_many have in common, from the fifth parameter on. */
 static dj_status add_options(struct db_params *params, const dj_start_options *options) {
     int64_t us;
-    DJ_TRY(add_duration(params, "idempotency_ttl", options->idempotency_ttl));
+    params_add_duration(params, "idempotency_ttl", options->idempotency_ttl);
     if (options->max_attempts == 0) {
         params_add_null(params);
     } else {
@@ -50,7 +35,7 @@ static dj_status add_options(struct db_params *params, const dj_start_options *o
     params_add_text(params, options->scheduled_at);
     params_add_int4(params, options->priority);
     params_add_text(params, options->concurrency_key);
-    DJ_TRY(add_duration(params, "timeout", options->timeout));
+    params_add_duration(params, "timeout", options->timeout);
     params_add_json(params, "tags", options->tags);
     add_options_json(params, options);
     return params_status(params);

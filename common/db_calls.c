@@ -64,3 +64,84 @@ CALL(CALL_RUN_GET, "run_get", "select to_jsonb(r) from durable.runs r where r.id
 CALL(CALL_RESULT, "result", "select status, result, error from durable.runs where id = $1", DB_UUID);
 CALL(CALL_CANCEL, "cancel", "select durable.cancel($1, $2)", DB_UUID, DB_TEXT);
 CALL(CALL_RETRY, "retry", "select durable.retry($1, $2)", DB_UUID, DB_INT4);
+
+/* Newest first: ids are by time. Null filters let everything through. */
+#define RUNS_FILTER                                                                                \
+    " from durable.runs r where ($1::text is null or r.status = $1) and ($2::text is null or r.job = $2)" \
+    " and ($3::text is null or r.queue = $3) order by r.id desc limit $4"
+CALL(CALL_RUNS_TABLE, "runs_table",
+     "select r.id::text, r.status, r.job, r.queue, r.attempt || '/' || r.max_attempts, "
+     "to_char(r.created_at, 'YYYY-MM-DD HH24:MI:SS'), coalesce(r.error ->> 'message', "
+     "r.waiting_for ->> 'kind', '')" RUNS_FILTER,
+     DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
+CALL(CALL_RUNS_JSON, "runs_json",
+     "select jsonb_build_object('runs', coalesce(jsonb_agg(durable_internal.run_json(f)), '[]'))::text "
+     "from (select r.*" RUNS_FILTER ") as f",
+     DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
+CALL(CALL_RUN_TABLE, "run_table",
+     "select r.id::text, r.job, r.queue, r.status, r.attempt::text, r.max_attempts::text, "
+     "r.payload::text, coalesce(r.result::text, ''), coalesce((r.error ->> 'name') || ': ' || "
+     "(r.error ->> 'message'), ''), durable.why(r.id) from durable.runs r where r.id = $1",
+     DB_UUID);
+CALL(CALL_RUN_JSON, "run_json",
+     "select (durable_internal.run_json(r) || jsonb_build_object('why', durable.why(r.id), 'timeline', "
+     "(select coalesce(jsonb_agg(jsonb_build_object('at', durable_internal.json_time(t.at), 'kind', "
+     "t.kind, 'name', t.name, 'attempt', t.attempt, 'durationMs', t.duration_ms, 'detail', t.detail)), "
+     "'[]') from durable.timeline(r.id) as t)))::text from durable.runs r where r.id = $1",
+     DB_UUID);
+CALL(CALL_TIMELINE_TABLE, "timeline_table",
+     "select to_char(t.at - first_value(t.at) over (), 'HH24:MI:SS.MS'), t.kind, coalesce(t.name, ''), "
+     "t.attempt::text, coalesce(round(t.duration_ms::numeric, 1)::text, ''), "
+     "coalesce(t.detail ->> 'error', t.detail ->> 'message', '') from durable.timeline($1) as t",
+     DB_UUID);
+const struct db_call CALL_QUEUES_TABLE = {
+    .name = "queues_table",
+    .sql = "select name, depth::text, running::text, case when paused then 'yes' else '' end, "
+           "coalesce(date_trunc('second', oldest_age)::text, ''), coalesce(dead_letter_queue, '') "
+           "from durable.queues order by name"
+};
+const struct db_call CALL_QUEUES_JSON = {
+    .name = "queues_json",
+    .sql = "select jsonb_build_object('queues', coalesce(jsonb_agg(jsonb_build_object('name', name, "
+           "'depth', depth, 'running', running, 'paused', paused, 'oldestAgeMs', "
+           "round(extract(epoch from oldest_age) * 1000), 'deadLetterQueue', dead_letter_queue, "
+           "'maxAttempts', max_attempts, 'backoff', backoff) order by name), '[]'))::text "
+           "from durable.queues"
+};
+const struct db_call CALL_WORKERS_TABLE = {
+    .name = "workers_table",
+    .sql = "select id::text, name, coalesce(pid::text, ''), status, in_hand || '/' || slots, "
+           "array_to_string(jobs, ','), date_trunc('second', clock_timestamp() - started_at)::text "
+           "from durable.workers order by started_at"
+};
+const struct db_call CALL_WORKERS_JSON = {
+    .name = "workers_json",
+    .sql = "select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', id, 'name', "
+           "name, 'pid', pid, 'version', version, 'status', status, 'jobs', jobs, 'queues', queues, "
+           "'slots', slots, 'inHand', in_hand, 'startedAt', durable_internal.json_time(started_at), "
+           "'beatAt', durable_internal.json_time(beat_at)) order by started_at), '[]'))::text "
+           "from durable.workers"
+};
+CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
+CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
+
+/* One lock for all who migrate, of the session: files are applied in transactions of their own. */
+const struct db_call CALL_MIGRATE_LOCK = {
+    .name = "migrate_lock", .sql = "select pg_try_advisory_lock(1684698987, -3)"
+};
+const struct db_call CALL_MIGRATE_UNLOCK = {
+    .name = "migrate_unlock", .sql = "select pg_advisory_unlock(1684698987, -3)"
+};
+const struct db_call CALL_MIGRATION_TABLE = {
+    .name = "migration_table", .sql = "select to_regclass('durable_internal.migration') is not null"
+};
+const struct db_call CALL_MIGRATION_LIST = {
+    .name = "migration_list",
+    .sql = "select name, checksum, to_char(applied_at, 'YYYY-MM-DD HH24:MI:SS') "
+           "from durable_internal.migration order by name"
+};
+CALL(CALL_MIGRATION_NOTE, "migration_note",
+     "insert into durable_internal.migration (name, checksum) values ($1, $2) on conflict (name) do update "
+     "set checksum = excluded.checksum, applied_at = clock_timestamp() returning name",
+     DB_TEXT, DB_TEXT);
+CALL(CALL_CHECKSUM, "checksum", "select encode(sha256(convert_to($1, 'UTF8')), 'hex')", DB_TEXT);

@@ -5,10 +5,12 @@
 
 #include "common/auto.h"
 #include "common/bounds.h"
+#include "common/check.h"
 #include "common/text.h"
 #include <json-c/json_tokener.h>
 #include <limits.h>
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 struct scan {
@@ -127,29 +129,47 @@ dj_status json_check(const char *argument, const char *text, size_t length, size
     return scan_value(&scan);
 }
 
-/* A tokener is large and made for one value; this thread's is used again and again. */
-static _Thread_local json_tokener *tokener;
+/* A tokener is large and made for one value; this thread's is used again and again, and goes with the thread. */
+static pthread_key_t tokener_key;
+static pthread_once_t tokener_once = PTHREAD_ONCE_INIT;
+
+static void tokener_drop(void *tokener) {
+    json_tokener_free(tokener);
+}
+
+static void tokener_make_key(void) {
+    check(pthread_key_create(&tokener_key, tokener_drop) == 0);
+}
+
+static json_tokener *tokener_of_thread(void) {
+    (void)pthread_once(&tokener_once, tokener_make_key);
+    json_tokener *tokener = pthread_getspecific(tokener_key);
+    if (tokener == NULL) {
+        tokener = json_tokener_new_ex(JSON_DEPTH_MAX + 2);
+        (void)pthread_setspecific(tokener_key, tokener);
+    }
+    return tokener;
+}
 
 static dj_status parse(const char *argument, const char *text, size_t length, int flags,
                        json_object **ret_value) {
     if (length > INT_MAX) {
         return dj_fail(DJ_TOO_LARGE, "%s is %zu bytes", argument, length);
     }
+    json_tokener *tokener = tokener_of_thread();
     if (tokener == NULL) {
-        tokener = json_tokener_new_ex(JSON_DEPTH_MAX + 2);
-        if (tokener == NULL) {
-            return dj_fail(DJ_NO_MEMORY, "no memory to read %s", argument);
-        }
+        return dj_fail(DJ_NO_MEMORY, "no memory to read %s", argument);
     }
     json_tokener_set_flags(tokener, flags);
     json_tokener_reset(tokener);
     json_object *value = json_tokener_parse_ex(tokener, text, (int)length);
     enum json_tokener_error error = json_tokener_get_error(tokener);
+    size_t end = json_tokener_get_parse_end(tokener);
     if (error == json_tokener_continue) { /* a number may go on: only the end tells */
         value = json_tokener_parse_ex(tokener, "", 1);
         error = json_tokener_get_error(tokener);
+        end = length;
     }
-    size_t end = json_tokener_get_parse_end(tokener);
     bool rest = error == json_tokener_success && end < length &&
                 strspn(text + end, " \t\r\n") < length - end;
     if (error != json_tokener_success || rest) {

@@ -70,10 +70,13 @@ begin
         promoted := promoted + 1;
     end loop;
 
-    select ceil(extract(epoch from greatest(min(t.due_at) - clock_timestamp(), interval '0')) * 1000)
+    select ceil(extract(epoch from t.due_at - clock_timestamp()) * 1000)
       into due_in_ms
       from durable_internal.timer t
-     where t.due_at > since and t.due_at < clock_timestamp() + interval '1 hour';
+     where t.due_at > since and t.due_at < clock_timestamp() + interval '1 hour'
+     order by t.due_at
+     limit 1;
+    due_in_ms := case when due_in_ms < 0 then 0 else due_in_ms end;  -- null: no timer in sight
     if promoted < most then  -- about to be idle: a hint is welcome again
         perform from durable_internal.scheduler_idle s where s.last_value = 1;
         if found then

@@ -22,7 +22,8 @@ grant usage on schema durable_internal to durable_client, durable_read;
 grant execute on function durable_internal.session_namespace(),
     durable_internal.fail(text, text, text), durable_internal.fail_not_available(text),
     durable_internal.run_status(text, text), durable_internal.attempt_outcome(text, jsonb),
-    durable_internal.waiting_for(durable_internal.place, durable_internal.lane)
+    durable_internal.waiting_for(durable_internal.place, durable_internal.lane),
+    durable_internal.json_time(timestamptz), durable_internal.run_json(durable.runs)
     to durable_client, durable_read, durable_api;
 
 grant execute on function

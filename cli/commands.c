@@ -1,0 +1,15 @@
+#include "cli/commands.h"
+
+const struct command commands[] = {
+    { "dev", "everything on this machine: PostgreSQL, scheduler, worker", command_dev },
+    { "migrate", "set a database up, or bring it up to date", command_migrate },
+    { "start", "start a run", command_start },
+    { "event", "send an event", command_event },
+    { "run", "show a run and its timeline", command_run },
+    { "runs", "list runs, newest first", command_runs },
+    { "cancel", "cancel a run", command_cancel },
+    { "retry", "let a failed or cancelled run go on", command_retry },
+    { "queues", "list, pause and resume queues", command_queues },
+    { "workers", "list workers", command_workers },
+};
+const int command_count = sizeof commands / sizeof *commands;

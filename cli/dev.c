@@ -1,0 +1,244 @@
+/* durable dev: everything on one machine. A private PostgreSQL in --dir, migrated; a scheduler; a worker with the modules
+ * that were named. Ctrl-C stops all of it, and what was there goes on at the next start. */
+#include "cli/dev.h"
+
+#include "cli/commands.h"
+#include "cli/migrate.h"
+#include "common/config.h"
+#include "common/db_conn.h"
+#include "common/log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct dev {
+    char dir[PATH_MAX];
+    int port;
+    struct config_texts modules, endpoints;
+    const char *lease_ttl, *threads;
+    struct dev_postgres postgres;
+    struct child scheduler, worker;
+    char programs[2][PATH_MAX];
+    char *scheduler_argv[4];
+    char *worker_argv[2 * CONFIG_TEXTS_MAX + 8];
+};
+
+/* A program of ours: beside this one, where the build puts it, or on the path. */
+static dj_status find_program(const char *name, const char *build_folder, char out[PATH_MAX]) {
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL) {
+        *slash = '\0';
+        (void)snprintf(out, PATH_MAX, "%.3800s/%s", self, name);
+        if (access(out, X_OK) == 0) {
+            return DJ_OK;
+        }
+        (void)snprintf(out, PATH_MAX, "%.3800s/../%s/%s", self, build_folder, name);
+        if (access(out, X_OK) == 0) {
+            return DJ_OK;
+        }
+    }
+    return dj_fail(DJ_NOT_FOUND, "%s is not found beside this program; install all of Durable Jobs, or build it", name);
+}
+
+/* DIR, absolute, made where it is not there; and ours alone. */
+static dj_status open_dir(struct dev *dev, const char *dir, int *ret_lock) {
+    char lock_path[PATH_MAX + 16];
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "--dir %s cannot be made: %s", dir, strerror(errno));
+    }
+    if (realpath(dir, dev->dir) == NULL || strlen(dev->dir) > 3800) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "--dir %s cannot be used: %s", dir, strerror(errno));
+    }
+    (void)snprintf(lock_path, sizeof lock_path, "%s/lock", dev->dir);
+    *ret_lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*ret_lock < 0) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "--dir %s cannot be written: %s", dir, strerror(errno));
+    }
+    if (flock(*ret_lock, LOCK_EX | LOCK_NB) != 0) {
+        return dj_fail(DJ_NOT_ALLOWED, "another durable dev uses %s; stop it, or choose another --dir", dev->dir);
+    }
+    return DJ_OK;
+}
+
+/* The key that programs will show to the server. Kept: what was told stays true. */
+static dj_status api_key(const struct dev *dev, char out[64]) {
+    char path[PATH_MAX + 16];
+    uint8_t bytes[16];
+    (void)snprintf(path, sizeof path, "%s/api_key", dev->dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ssize_t length = fd < 0 ? -1 : read(fd, out, 63);
+    if (length == 0 && getrandom(bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes) {
+        length = (ssize_t)strlen(strcpy(out, "dk_"));
+        for (size_t i = 0; i < sizeof bytes; i++) {
+            length += snprintf(out + length, 3, "%02x", bytes[i]);
+        }
+        if (write(fd, out, (size_t)length) != length) {
+            length = -1;
+        }
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (length <= 0) {
+        return dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
+    }
+    out[length] = '\0';
+    return DJ_OK;
+}
+
+static dj_status write_env(const struct dev *dev) {
+    char path[PATH_MAX + 8], key[64];
+    DJ_TRY(api_key(dev, key));
+    (void)snprintf(path, sizeof path, "%s/env", dev->dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+    if (out == NULL) {
+        return dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
+    }
+    (void)fprintf(out, "DURABLE_DATABASE_URL=%s\nSTACKSHIFT_URL=http://127.0.0.1:%d\nSTACKSHIFT_API_KEY=%s\n",
+                  dev->postgres.url, dev->port, key);
+    return fclose(out) == 0 ? DJ_OK : dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
+}
+
+static dj_status migrate_database(const struct dev *dev) {
+    PGconn *conn;
+    int applied;
+    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    dj_status status = migrate(conn, &applied);
+    db_conn_close(conn);
+    return status;
+}
+
+static dj_status start_programs(struct dev *dev) {
+    DJ_TRY(find_program("durable-scheduler", "server/scheduler", dev->programs[0]));
+    DJ_TRY(find_program("durable-worker", "worker", dev->programs[1]));
+    (void)setenv("DURABLE_DATABASE_URL", dev->postgres.url, 1); /* not in argv: everybody can read that */
+    dev->scheduler = (struct child){ .name = "durable-scheduler", .stop_signal = SIGTERM, .death_signal = SIGTERM };
+    dev->worker = (struct child){ .name = "durable-worker", .stop_signal = SIGTERM, .death_signal = SIGTERM };
+    (void)snprintf(dev->scheduler.log, sizeof dev->scheduler.log, "%.4000s/scheduler.log", dev->dir);
+    (void)snprintf(dev->worker.log, sizeof dev->worker.log, "%.4000s/worker.log", dev->dir);
+    dev->scheduler_argv[0] = dev->programs[0];
+    dev->scheduler.argv = dev->scheduler_argv;
+    DJ_TRY(child_start(&dev->scheduler));
+    if (dev->modules.count == 0) {
+        return DJ_OK;
+    }
+    int count = 0;
+    dev->worker_argv[count++] = dev->programs[1];
+    for (int i = 0; i < dev->modules.count; i++) {
+        dev->worker_argv[count++] = "--module";
+        dev->worker_argv[count++] = (char *)dev->modules.texts[i];
+    }
+    (void)unsetenv("DURABLE_MODULE"); /* said by flags now */
+    dev->worker.argv = dev->worker_argv;
+    return child_start(&dev->worker);
+}
+
+/* A module that does not load ends the worker at once: then its own words are the best. */
+static dj_status check_modules(const struct dev *dev) {
+    for (int i = 0; i < dev->modules.count; i++) {
+        if (access(dev->modules.texts[i], R_OK) != 0) {
+            return dj_fail(DJ_INVALID_ARGUMENT, "--module %s cannot be read: %s", dev->modules.texts[i], strerror(errno));
+        }
+    }
+    return DJ_OK;
+}
+
+/* Until ctrl-C or SIGTERM. A child that ends by itself is started again, with a rest. */
+static void watch(struct dev *dev, const sigset_t *set) {
+    struct child *children[] = { &dev->scheduler, &dev->worker };
+    for (;;) {
+        struct timespec second = { .tv_sec = 1 };
+        if (sigtimedwait(set, NULL, &second) > 0) {
+            return;
+        }
+        for (int i = 0; i < 2; i++) {
+            if (child_has_ended(children[i])) {
+                (void)fprintf(stderr, "durable dev: %s ended by itself; starting it again. %s says why\n",
+                              children[i]->name, children[i]->log);
+                if (child_start(children[i]) != DJ_OK) {
+                    (void)fprintf(stderr, "durable dev: %s\n", dj_error_message());
+                }
+            }
+        }
+        if (child_has_ended(&dev->postgres.server)) {
+            (void)fprintf(stderr, "durable dev: PostgreSQL ended; starting it again. %s says why\n",
+                          dev->postgres.server.log);
+            (void)!child_start(&dev->postgres.server);
+        }
+    }
+}
+
+static dj_status start_all(struct dev *dev) {
+    DJ_TRY(dev_postgres_start(&dev->postgres, dev->dir));
+    DJ_TRY(migrate_database(dev));
+    DJ_TRY(write_env(dev));
+    return start_programs(dev);
+}
+
+static void stop_all(struct dev *dev) {
+    child_stop(&dev->worker, 30000);
+    child_stop(&dev->scheduler, 5000);
+    dev_postgres_stop(&dev->postgres);
+}
+
+dj_status command_dev(int argc, char **argv) {
+    static struct dev dev; /* paths make it large */
+    const char *dir = "./.durable";
+    dev.port = 7070;
+    const struct config_option options[] = {
+        { .flag = "dir", .environment = "DURABLE_DEV_DIR", .value_name = "DIR", .default_text = "./.durable",
+          .help = "where the database, the logs and `env` lie", .kind = CONFIG_TEXT, .target = &dir },
+        { .flag = "port", .environment = "DURABLE_DEV_PORT", .value_name = "PORT", .default_text = "7070",
+          .help = "of the HTTP API", .kind = CONFIG_INT, .target = &dev.port, .min = 1, .max = 65535 },
+        { .flag = "module", .environment = "DURABLE_MODULE", .value_name = "FILE.so",
+          .help = "a module with handlers; may be repeated", .kind = CONFIG_TEXTS, .target = &dev.modules },
+        { .flag = "endpoint", .value_name = "URL", .help = "handlers over HTTP; not available yet",
+          .kind = CONFIG_TEXTS, .target = &dev.endpoints },
+        { .flag = NULL },
+    };
+    const struct config_command command = {
+        .program = "durable dev", .summary = "everything on this machine: PostgreSQL, scheduler, worker",
+        .details = "Ctrl-C stops all of it; started again, it goes on with what was there.\n"
+                   "DIR/env has the lines that other programs need: set -a; . DIR/env",
+        .options = options,
+    };
+    int first, lock = -1;
+    sigset_t set;
+    DJ_TRY(config_parse(&command, argc, argv, &first));
+    if (dev.endpoints.count > 0) {
+        return dj_fail(DJ_NOT_ALLOWED, "--endpoint is not available yet; --module is");
+    }
+    DJ_TRY(check_modules(&dev));
+    if (!port_is_free(dev.port)) {
+        return dj_fail(DJ_UNAVAILABLE, "port %d is in use; stop what uses it, or choose another with --port", dev.port);
+    }
+    DJ_TRY(open_dir(&dev, dir, &lock));
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGHUP);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    dj_status status = start_all(&dev);
+    if (status == DJ_OK) {
+        (void)printf("durable dev: ready; `set -a; . %s/env` names the database, logs are in %s\n", dev.dir, dev.dir);
+        (void)fflush(stdout);
+        watch(&dev, &set);
+    }
+    char reason[1024];
+    (void)snprintf(reason, sizeof reason, "%s", dj_error_message());
+    stop_all(&dev);
+    (void)close(lock);
+    return status == DJ_OK ? DJ_OK : dj_fail(status, "%s", reason);
+}

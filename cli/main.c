@@ -1,0 +1,43 @@
+/* durable: the command line. */
+#include "cli/commands.h"
+#include "common/log.h"
+#include <durable/version.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static void print_usage(FILE *out) {
+    (void)fprintf(out, "durable: start work once, and it completes safely\n\n"
+                       "Usage: durable COMMAND [options]\n\nCommands:\n");
+    for (int i = 0; i < command_count; i++) {
+        (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    }
+    (void)fprintf(out, "\n`durable COMMAND --help` shows a command's options. The database is named by "
+                       "DURABLE_DATABASE_URL.\n");
+}
+
+int main(int argc, char **argv) {
+    log_set_program("durable");
+    (void)signal(SIGPIPE, SIG_DFL);
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_usage(argc > 1 ? stdout : stderr);
+        return argc > 1 ? 0 : 2;
+    }
+    if (strcmp(name, "--version") == 0) {
+        (void)printf("durable %s\n", DURABLE_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < command_count; i++) {
+        if (strcmp(name, commands[i].name) == 0) {
+            dj_status status = commands[i].run(argc - 1, argv + 1);
+            if (status != DJ_OK) {
+                (void)fprintf(stderr, "durable %s: %s\n", name, dj_error_message());
+            }
+            return status_exit_code(status);
+        }
+    }
+    (void)fprintf(stderr, "durable: there is no command '%s'; `durable --help` lists them\n", name);
+    return 2;
+}
