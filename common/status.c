@@ -1,9 +1,10 @@
-/* The thread's last error, and the table of errors. */
+/* The thread's last error, and the table of errors. Any thread: each has its own message. */
 #include "common/status.h"
 
 #include "common/check.h"
 #include "common/text.h"
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,12 +39,9 @@ static const struct sqlstate_row {
     const char *prefix;
     dj_status status;
 } sqlstates[] = {
-    { "DJ001", DJ_INVALID_ARGUMENT },
-    { "DJ002", DJ_IDEMPOTENCY_CONFLICT },
-    { "DJ003", DJ_NOT_FOUND },
-    { "DJ004", DJ_TOO_LARGE },
-    { "DJ005", DJ_LEASE_LOST },
-    { "DJ006", DJ_NOT_ALLOWED },
+    { "DJ001", DJ_INVALID_ARGUMENT }, { "DJ002", DJ_IDEMPOTENCY_CONFLICT },
+    { "DJ003", DJ_NOT_FOUND },        { "DJ004", DJ_TOO_LARGE },
+    { "DJ005", DJ_LEASE_LOST },       { "DJ006", DJ_NOT_ALLOWED },
     { "08", DJ_UNAVAILABLE },    /* the connection */
     { "25006", DJ_UNAVAILABLE }, /* a standby: not the primary just now */
     { "40", DJ_UNAVAILABLE },    /* deadlock, serialization */
@@ -51,8 +49,7 @@ static const struct sqlstate_row {
     { "55P03", DJ_UNAVAILABLE }, /* lock_timeout */
     { "57014", DJ_UNAVAILABLE }, /* cancelled, statement_timeout */
     { "57P0", DJ_UNAVAILABLE },  /* shutdown, restart, terminated */
-    { "22", DJ_INVALID_ARGUMENT },
-    { "54", DJ_TOO_LARGE },
+    { "22", DJ_INVALID_ARGUMENT },    { "54", DJ_TOO_LARGE },
     { "42501", DJ_NOT_ALLOWED },
 };
 
@@ -81,28 +78,40 @@ const char *dj_error_message(void) {
     return message;
 }
 
-/* One line, and no half character at its end. */
-static void message_tidy(void) {
-    size_t length = strlen(message);
-    for (size_t i = 0; i < length; i++) {
-        if ((unsigned char)message[i] < ' ') {
-            message[i] = ' ';
+/* Keeps `text` as one line: control characters become spaces, bytes that are no character become
+ * '?', and a character that the end has cut in two goes. */
+static void message_keep(const char *text, bool cut) {
+    size_t length = strlen(text);
+    size_t kept = 0;
+    for (size_t at = 0; at < length;) {
+        size_t step = text_char_bytes(text + at, length - at);
+        bool control = (unsigned char)text[at] < ' ' || text[at] == 0x7F;
+        if (step == 0 && cut && length - at < 4) {
+            break;
         }
+        if (step == 0) {
+            message[kept++] = '?';
+        } else if (!control) {
+            memcpy(message + kept, text + at, step);
+            kept += step;
+        } else if (kept > 0 && message[kept - 1] != ' ') {
+            message[kept++] = ' ';
+        }
+        at += step == 0 ? 1 : step;
     }
-    while (length > 0 && (message[length - 1] == ' ' || !text_is_utf8(message, length))) {
-        length--;
+    while (kept > 0 && message[kept - 1] == ' ') {
+        kept--;
     }
-    message[length] = '\0';
+    message[kept] = '\0';
 }
 
 dj_status dj_fail(dj_status status, const char *format, ...) {
-    char text[MESSAGE_BYTES_MAX]; /* the arguments may be the last message itself */
+    char text[MESSAGE_BYTES_MAX] = ""; /* the arguments may be the last message itself */
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
+    int length = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    memcpy(message, text, sizeof message);
-    message_tidy();
+    message_keep(text, length >= MESSAGE_BYTES_MAX);
     return status;
 }
 
@@ -120,7 +129,8 @@ dj_status status_from_sqlstate(const char *sqlstate) {
 
 dj_status dj_fail_result(const PGresult *result) {
     if (result == NULL) {
-        return dj_fail(DJ_UNAVAILABLE, "no answer from the database: out of memory or disconnected");
+        return dj_fail(DJ_UNAVAILABLE,
+                       "no answer from the database: out of memory or disconnected");
     }
     dj_status status = status_from_sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE));
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);

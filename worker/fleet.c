@@ -22,6 +22,7 @@
 #define GRACE_MS_DEFAULT 25000
 #define POLL_MS 500
 #define TICK_MS 250
+#define LINGER_MS 1
 #define IDLE_TRIM_MS 2000
 #define SPARE_CONNECTION_MS 10000
 
@@ -216,8 +217,21 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     if (atomic_load(&worker->drain_asked) > 0 && !atomic_load(&worker->draining)) {
         begin_drain(worker);
     }
-    turns_start(worker);
+    /* Short handlers come back one by one, and a turn costs as much as many of them: while others wait for a thread,
+     * a millisecond gathers them. With nobody waiting there is nothing to gather, and no delay. */
+    if (worker->pool.waiting == 0) {
+        turns_start(worker);
+    } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
+        struct timeval linger = timeval_of_ms(LINGER_MS);
+        (void)event_add(worker->linger_timer, &linger);
+    }
     worker_check_drained(worker);
+}
+
+static void on_linger(evutil_socket_t fd, short what, void *context) {
+    (void)fd;
+    (void)what;
+    turns_start(context);
 }
 
 void worker_lose_all(dj_worker *worker) {
@@ -373,9 +387,10 @@ static dj_status worker_make_events(dj_worker *worker) {
     worker->beat_timer = event_new(base, -1, EV_PERSIST, on_beat_timer, worker);
     worker->tick_timer = event_new(base, -1, EV_PERSIST, on_tick, worker);
     worker->poll_timer = event_new(base, -1, 0, on_poll, worker);
+    worker->linger_timer = event_new(base, -1, 0, on_linger, worker);
     bool complete = worker->mail_event != NULL && worker->connect_event != NULL &&
                     worker->beat_timer != NULL && worker->tick_timer != NULL &&
-                    worker->poll_timer != NULL;
+                    worker->poll_timer != NULL && worker->linger_timer != NULL;
     return complete ? DJ_OK : dj_fail(DJ_NO_MEMORY, "no memory for the worker's events");
 }
 
@@ -428,7 +443,8 @@ void dj_worker_free(dj_worker *worker) {
     free(worker->namespace_);
     free(worker->queues);
     struct event *events[] = { worker->control_retry, worker->beat_timer, worker->poll_timer,
-                               worker->tick_timer,    worker->mail_event, worker->connect_event };
+                               worker->tick_timer,    worker->mail_event, worker->connect_event,
+                               worker->linger_timer };
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
         event_drop(events[i]);
     }

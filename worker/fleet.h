@@ -40,6 +40,7 @@ struct worker_line {
     struct list late_in_flight;
     bool turning;
     int slots_asked;
+    uint32_t hints_asked;
     int ops_max;            /* halved while the database refuses a turn's values */
 };
 
@@ -62,11 +63,14 @@ struct dj_worker {
     bool control_connecting, listening, beating;
     int control_failures;
     int64_t beat_sent_ms, beat_sent_boot_ms;
-    struct event *control_retry, *beat_timer, *poll_timer, *tick_timer, *mail_event, *connect_event;
+    struct event *control_retry, *beat_timer, *poll_timer, *tick_timer, *mail_event, *connect_event,
+        *linger_timer;
 
     struct worker_line lines[LINES_MAX];
     bool work_hinted;   /* there may be runs to claim */
-    bool asked_again;   /* … and the ask after a short answer was made */
+    bool work_flows;    /* the last answer was full: all lines may ask at once */
+    bool asked_again;   /* the ask after a short answer was made */
+    uint32_t hints;     /* how many hints have come: one that came after an ask outlives its answer */
     bool reconcile;     /* a claim's answer was lost: what it gave us has to be given back */
     bool reconciling;
     int gone_pids[LINES_MAX];

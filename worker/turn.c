@@ -310,16 +310,16 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
         list_push(&begun, &run->link);
         count++;
     }
-    bool full = PQntuples(rows) >= line->slots_asked;
-    if (full) {
+    worker->work_flows = PQntuples(rows) >= line->slots_asked;
+    if (worker->work_flows) {
         worker->asked_again = false;
-        worker->work_hinted = true;
         if (worker->pool.waiting == 0 && worker->window < CLAIM_RUNS_MAX) {
             worker->window *= 2;
         }
     } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to see */
         worker->asked_again = true;
-        worker->work_hinted = true;
+    } else if (worker->hints == line->hints_asked) {
+        worker->work_hinted = false;
     }
     worker_resume(worker, &begun, count);
 }
@@ -427,6 +427,9 @@ static int turn_room(const struct worker_line *line, int ending) {
     for (int i = 0; i < worker->line_count; i++) {
         asked += worker->lines[i].turning ? worker->lines[i].slots_asked : 0;
     }
+    if (asked > 0 && !worker->work_flows) {
+        return 0; /* one ask at a time finds a lone run; two would only get in each other's way */
+    }
     int room = worker->slots_max - worker->in_hand - asked + ending;
     int window = worker->window - worker->pool.waiting - asked;
     room = room < window ? room : window;
@@ -480,7 +483,7 @@ void turn_start(struct worker_line *line) {
         params_add_int4(&claim, CLAIM_BYTES_MAX);
         calls[count] = &CALL_CLAIM;
         params[count++] = &claim;
-        worker->work_hinted = false; /* asked; the answer or a new hint sets it again */
+        line->hints_asked = worker->hints;
     }
     if (params_status(&lock) == DJ_OK && params_status(&commit) == DJ_OK &&
         params_status(&claim) == DJ_OK) {
@@ -505,5 +508,6 @@ void turns_start(dj_worker *worker) {
 void turn_hint(dj_worker *worker) {
     worker->work_hinted = true;
     worker->asked_again = false;
+    worker->hints++;
     turns_start(worker);
 }
