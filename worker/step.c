@@ -6,6 +6,7 @@
 #include "common/bounds.h"
 #include "common/buf.h"
 #include "common/duration.h"
+#include "common/failpoint.h"
 #include "common/json.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,7 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
         return run_give(run, memory, ret_result);
     }
     DJ_TRY(run_prove_lease(run));
+    FAILPOINT("step.before");
     int tries = replay_tries(&run->replay, full_name) + 1;
     if (options != NULL && options->timeout != NULL) {
         DJ_TRY(watch_begin(run, full_name, tries, options));
@@ -164,6 +166,7 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
     dj_status status = step(run, input, &result);
     run->in_step = false;
     int64_t elapsed_us = clock_us() - began_us;
+    FAILPOINT("step.after_effect");
     if (!watch_end(run)) {
         json_object_put(result);
         return dj_fail(DJ_LEASE_LOST, "step %s came back after its timeout", full_name);
@@ -176,6 +179,7 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
     char *text;
     DJ_TRY(step_print_result(run, full_name, result, &text));
     DJ_TRY(run_commit_step(run, full_name, "step", text, NULL, elapsed_us));
+    FAILPOINT("step.committed");
     if (ret_result != NULL) {
         *ret_result = result;
     }

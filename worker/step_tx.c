@@ -14,6 +14,7 @@
 #include "common/db_conn.h"
 #include "common/db_params.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/fleet.h"
 #include <stdlib.h>
@@ -75,7 +76,10 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     DJ_TRY(step_print_result(tx->run, tx->name, result, &tx->text));
     bool again;
     DJ_TRY(tx_commit_step(tx, conn, &again));
-    return tx_command(conn, "commit");
+    FAILPOINT("step_tx.before_commit");
+    dj_status committed = tx_command(conn, "commit");
+    FAILPOINT("step_tx.after_commit");
+    return committed;
 }
 
 /* On a fresh connection: has a try whose answer was lost been committed? */

@@ -12,6 +12,7 @@
 #include "common/check.h"
 #include "common/db_calls.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/run.h"
 #include <stdlib.h>
@@ -322,6 +323,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
         worker->work_hinted = false;
     }
     worker_resume(worker, &begun, count);
+    FAILPOINT("claim.taken");
 }
 
 /* The turn itself. */
@@ -374,6 +376,7 @@ static void turn_done(struct db_batch *batch) {
     dj_worker *worker = line->worker;
     assert(line->turning);
     line->turning = false;
+    FAILPOINT("turn.answered");
     bool committed = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     dj_status status = batch->status;
     if (status == DJ_OK && committed) {
@@ -385,6 +388,7 @@ static void turn_done(struct db_batch *batch) {
         if (committed) {
             settle_runs(line);
         }
+        FAILPOINT("turn.settled");
         if (line->slots_asked > 0) {
             take_claimed(line, batch->results[committed ? 2 : 1]);
         }
@@ -488,7 +492,9 @@ void turn_start(struct worker_line *line) {
     if (params_status(&lock) == DJ_OK && params_status(&commit) == DJ_OK &&
         params_status(&claim) == DJ_OK) {
         line->turning = true;
+        FAILPOINT("turn.composed");
         db_pipeline_send(&line->pipeline, calls, params, count, turn_done, line);
+        FAILPOINT("turn.sent");
     } else { /* nothing was sent and nothing is lost: the next tick tries again */
         log_warning("turn.delayed", "reason", dj_error_message());
         line_requeue(line);

@@ -1,0 +1,324 @@
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PROCESSES_MAX 64
+
+static pid_t processes[PROCESSES_MAX];
+static char database_url[256], database_name[64];
+
+void sleep_ms(int ms) {
+    struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L };
+    (void)nanosleep(&rest, NULL);
+}
+
+static const char *env(const char *name) {
+    const char *value = getenv(name);
+    if (value == NULL) {
+        (void)fprintf(stderr, "%s is not set; run tests by scripts/test\n", name);
+        exit(99);
+    }
+    return value;
+}
+
+static void quiet(void *context, const PGresult *notice) {
+    (void)context;
+    (void)notice;
+}
+
+PGconn *connect_to(const char *url) {
+    PGconn *conn = PQconnectdb(url);
+    if (PQstatus(conn) != CONNECTION_OK) {
+        fail_msg("%s", PQerrorMessage(conn));
+    }
+    (void)PQsetNoticeReceiver(conn, quiet, NULL);
+    return conn;
+}
+
+static void end_all(void) {
+    for (int i = 0; i < PROCESSES_MAX; i++) {
+        if (processes[i] != 0) {
+            (void)kill(processes[i], SIGKILL);
+            (void)waitpid(processes[i], NULL, 0);
+        }
+    }
+    if (database_name[0] != '\0') {
+        PGconn *conn = PQconnectdb(env("DURABLE_TEST_URL"));
+        char drop[128];
+        (void)snprintf(drop, sizeof drop, "drop database %s with (force)", database_name);
+        PQclear(PQexec(conn, drop));
+        PQfinish(conn);
+    }
+}
+
+const char *database_new(void) {
+    PGconn *conn = connect_to(env("DURABLE_TEST_URL"));
+    (void)snprintf(database_name, sizeof database_name, "test_%d", (int)getpid());
+    sql(conn, "select pg_advisory_lock(1)"); /* one copy of the template at a time */
+    sql(conn, "create database %s template durable_template", database_name);
+    PQfinish(conn);
+    const char *base = env("DURABLE_TEST_URL");
+    (void)snprintf(database_url, sizeof database_url, "%.*s/%s", (int)(strrchr(base, '/') - base), base, database_name);
+    (void)atexit(end_all);
+    return database_url;
+}
+
+static PGresult *run(PGconn *conn, const char *format, va_list arguments) {
+    char *text = NULL;
+    assert_true(vasprintf(&text, format, arguments) >= 0);
+    PGresult *result = PQexec(conn, text);
+    free(text);
+    return result;
+}
+
+#define RUN(result, conn, format)                                                                  \
+    va_list arguments;                                                                             \
+    va_start(arguments, format);                                                                   \
+    PGresult *result = run(conn, format, arguments);                                               \
+    va_end(arguments)
+
+static void must_work(const PGresult *result, const char *what) {
+    if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK) {
+        fail_msg("%s: %s", what, PQresultErrorMessage(result));
+    }
+}
+
+void sql(PGconn *conn, const char *format, ...) {
+    RUN(result, conn, format);
+    must_work(result, format);
+    PQclear(result);
+}
+
+static const char *keep(const char *text) {
+    static char kept[4][8192];
+    static int next;
+    next = (next + 1) % 4;
+    (void)snprintf(kept[next], sizeof kept[next], "%s", text);
+    return kept[next];
+}
+
+long long sql_int(PGconn *conn, const char *format, ...) {
+    RUN(result, conn, format);
+    must_work(result, format);
+    const char *text = PQntuples(result) == 0 ? "0" : PQgetvalue(result, 0, 0);
+    long long value = text[0] == 't' ? 1 : text[0] == 'f' ? 0 : strtoll(text, NULL, 10);
+    PQclear(result);
+    return value;
+}
+
+const char *sql_text(PGconn *conn, const char *format, ...) {
+    RUN(result, conn, format);
+    must_work(result, format);
+    const char *text = keep(PQntuples(result) == 0 ? "" : PQgetvalue(result, 0, 0));
+    PQclear(result);
+    return text;
+}
+
+const char *sql_error(PGconn *conn, const char *sqlstate, const char *format, ...) {
+    RUN(result, conn, format);
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    if (state == NULL || strcmp(state, sqlstate) != 0) {
+        fail_msg("%s: expected %s, found %s %s", format, sqlstate, state == NULL ? "success" : state,
+                 PQresultErrorMessage(result));
+    }
+    const char *message = keep(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+    PQclear(result);
+    return message;
+}
+
+void wait_until(PGconn *conn, double seconds, const char *format, ...) {
+    for (int tries = 0; tries < (int)(seconds * 50); tries++) {
+        RUN(result, conn, format);
+        bool met = PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 &&
+                   PQgetvalue(result, 0, 0)[0] == 't';
+        PQclear(result);
+        if (met) {
+            return;
+        }
+        if (PQstatus(conn) != CONNECTION_OK) {
+            PQreset(conn);
+        }
+        sleep_ms(20);
+    }
+    fail_msg("not within %g s: %s", seconds, format);
+}
+
+bool is_blocked(PGconn *watcher, PGconn *session) {
+    for (int tries = 0; tries < 500; tries++) {
+        (void)PQconsumeInput(session);
+        if (PQisBusy(session) == 0) {
+            return false;
+        }
+        if (sql_int(watcher, "select cardinality(pg_blocking_pids(%d)) > 0", PQbackendPID(session)) == 1) {
+            return true;
+        }
+        sleep_ms(2);
+    }
+    fail_msg("the session neither answers nor waits for a lock");
+    return false;
+}
+
+static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv[]) {
+    char path[512], log[64];
+    bool worker = strcmp(argv[0], "durable-worker") == 0;
+    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"), worker ? "worker" : "server/scheduler", argv[0]);
+    (void)snprintf(log, sizeof log, "/tmp/durable-test-%d.log", (int)getpid());
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+        (void)dup2(out, 1);
+        (void)dup2(out, 2);
+        (void)setenv("DURABLE_DATABASE_URL", url, 1);
+        if (failpoint != NULL) {
+            (void)setenv("DURABLE_FAILPOINT", failpoint, 1);
+        }
+        if (getppid() == parent) {
+            (void)execv(path, argv);
+        }
+        _exit(127);
+    }
+    for (int i = 0; i < PROCESSES_MAX; i++) {
+        if (processes[i] == 0) {
+            processes[i] = pid;
+            return pid;
+        }
+    }
+    fail_msg("too many processes");
+    return 0;
+}
+
+pid_t spawn(const char *url, const char *failpoint, const char *program, ...) {
+    char *argv[24] = { (char *)program };
+    int count = 1;
+    va_list arguments;
+    va_start(arguments, program);
+    for (char *argument; count < 20 && (argument = va_arg(arguments, char *)) != NULL;) {
+        argv[count++] = argument;
+    }
+    va_end(arguments);
+    if (strcmp(program, "durable-worker") == 0) {
+        static char module[512];
+        (void)snprintf(module, sizeof module, "%s/tests/support/test_module.so", env("DURABLE_BUILD"));
+        argv[count++] = "--module";
+        argv[count++] = module;
+    }
+    return spawn_argv(url, failpoint, argv);
+}
+
+pid_t spawn_worker(const char *url, const char *failpoint) {
+    return spawn(url, failpoint, "durable-worker", "--lease-ttl", "2s", NULL);
+}
+
+pid_t spawn_scheduler(const char *url) {
+    return spawn(url, NULL, "durable-scheduler", NULL);
+}
+
+static int reap(pid_t pid, int status) {
+    for (int i = 0; i < PROCESSES_MAX; i++) {
+        if (processes[i] == pid) {
+            processes[i] = 0;
+        }
+    }
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int wait_process(pid_t pid, double seconds) {
+    int status = 0;
+    for (int tries = 0; tries < (int)(seconds * 100); tries++) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            return reap(pid, status);
+        }
+        sleep_ms(10);
+    }
+    fail_msg("process %d does not end", (int)pid);
+    return 0;
+}
+
+int end_process(pid_t pid, int signal) {
+    (void)kill(pid, signal);
+    return wait_process(pid, 30);
+}
+
+static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void shell(const char *format, ...) {
+    char *command = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    assert_true(vasprintf(&command, format, arguments) >= 0);
+    va_end(arguments);
+    int status = system(command);
+    if (status != 0) {
+        fail_msg("failed: %s", command);
+    }
+    free(command);
+}
+
+/* As the user who may run the server. */
+static const char *as_postgres(void) {
+    return geteuid() == 0 ? "setpriv --reuid postgres --regid postgres --init-groups " : "";
+}
+
+static void cluster_up(const struct cluster *cluster) {
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -t 60 -l %s/log start >/dev/null", as_postgres(), env("DURABLE_PG_BIN"),
+          cluster->dir, cluster->dir);
+}
+
+static struct cluster *running_cluster;
+
+static void cluster_at_exit(void) {
+    if (running_cluster != NULL) {
+        cluster_drop(running_cluster);
+    }
+}
+
+void cluster_start(struct cluster *cluster) {
+    (void)snprintf(cluster->dir, sizeof cluster->dir, "/tmp/durable-cluster-XXXXXX");
+    assert_non_null(mkdtemp(cluster->dir));
+    cluster->port = 20000 + (int)getpid() % 20000;
+    if (geteuid() == 0) {
+        shell("chown postgres %s", cluster->dir);
+    }
+    shell("cd / && %s %s/initdb -D %s/data -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null", as_postgres(),
+          env("DURABLE_PG_BIN"), cluster->dir);
+    shell("printf \"port=%d\\nlisten_addresses='127.0.0.1'\\nunix_socket_directories=''\\n\" >> %s/data/postgresql.conf",
+          cluster->port, cluster->dir);
+    running_cluster = cluster;
+    (void)atexit(cluster_at_exit);
+    cluster_up(cluster);
+    (void)snprintf(cluster->url, sizeof cluster->url, "postgresql://postgres@127.0.0.1:%d/postgres", cluster->port);
+    shell("%s/cli/durable migrate --database-url %s >/dev/null", env("DURABLE_BUILD"), cluster->url);
+}
+
+void cluster_restart(struct cluster *cluster, const char *mode) {
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -m %s stop >/dev/null", as_postgres(), env("DURABLE_PG_BIN"), cluster->dir,
+          mode);
+    cluster_up(cluster);
+}
+
+void cluster_drop(struct cluster *cluster) {
+    running_cluster = NULL;
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -m immediate stop >/dev/null", as_postgres(), env("DURABLE_PG_BIN"),
+          cluster->dir);
+    shell("rm -rf %s", cluster->dir);
+}
+
+const char *worker_new(PGconn *conn, const char *job) {
+    const char *id = sql_text(conn, "select durable_internal.uuid_v7()");
+    sql(conn, "select durable_internal.worker_register('%s', 'default', 'test', 1, '0', 10, 10000, array['%s'], "
+              "array['{}']::jsonb[], null)", id, job);
+    return id;
+}

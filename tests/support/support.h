@@ -1,0 +1,64 @@
+/* What tests share: databases, SQL, child processes, private clusters. Everything that fails here fails the test, with the
+ * server's words. All that a test program started is gone when it is. */
+#ifndef TESTS_SUPPORT_H
+#define TESTS_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+/** A database of this test program's own, migrated; dropped at the end. The URL is valid for the program's life. */
+const char *database_new(void);
+
+PGconn *connect_to(const char *url);
+
+/** Runs SQL (printf-like) that has to work. */
+void sql(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/** … and answers its one value, as a number or as a text (valid until the fourth next call). NULL is 0 or "". */
+long long sql_int(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *sql_text(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/** Runs SQL that has to fail with this SQLSTATE; answers the message. */
+const char *sql_error(PGconn *conn, const char *sqlstate, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/** Waits until a condition holds; fails the test after `seconds`. */
+void wait_until(PGconn *conn, double seconds, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/** Waits until the session is blocked by a lock, or has answered (false). */
+bool is_blocked(PGconn *watcher, PGconn *session);
+
+void sleep_ms(int ms);
+
+/** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url. `failpoint` may be
+ *  NULL; arguments end with NULL. Workers get the test module. */
+pid_t spawn(const char *url, const char *failpoint, const char *program, ...) __attribute__((sentinel));
+pid_t spawn_worker(const char *url, const char *failpoint);
+pid_t spawn_scheduler(const char *url);
+
+/** Ends a process and waits for it; answers its exit status, or minus the signal that ended it. */
+int end_process(pid_t pid, int signal);
+/** Waits for its end by itself, for up to `seconds`. */
+int wait_process(pid_t pid, double seconds);
+
+/** A private PostgreSQL, for tests that crash it. Its database is migrated. */
+struct cluster {
+    char dir[64];
+    char url[160];
+    int port;
+};
+void cluster_start(struct cluster *cluster);
+void cluster_restart(struct cluster *cluster, const char *mode); /* "fast", "immediate" */
+void cluster_drop(struct cluster *cluster);
+
+/** The worker's protocol by hand. */
+const char *worker_new(PGconn *conn, const char *job); /* its id */
+
+#endif

@@ -1,0 +1,230 @@
+/* The handlers that tests run. A step function's first act is a row in `effect`, on a connection of its own that commits at
+ * once: so a test knows every call, whatever became of its worker. */
+#include <durable/worker.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static pthread_mutex_t effects_mutex = PTHREAD_MUTEX_INITIALIZER;
+static PGconn *effects;
+
+static void note(dj_run *run, const char *step) {
+    char attempt[16];
+    (void)snprintf(attempt, sizeof attempt, "%d", dj_run_attempt(run));
+    const char *values[] = { dj_run_id(run), step, attempt };
+    (void)pthread_mutex_lock(&effects_mutex);
+    for (int tries = 0; tries < 100; tries++) {
+        if (effects == NULL) {
+            effects = PQconnectdb(getenv("DURABLE_DATABASE_URL"));
+        } else if (PQstatus(effects) != CONNECTION_OK) {
+            PQreset(effects);
+        }
+        PGresult *result = PQexecParams(effects, "insert into effect (run_id, step, attempt) values ($1, $2, $3)", 3, NULL,
+                                        values, NULL, NULL, 0);
+        bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
+        PQclear(result);
+        if (done) {
+            break;
+        }
+        usleep(50000);
+    }
+    (void)pthread_mutex_unlock(&effects_mutex);
+}
+
+static int member(json_object *payload, const char *name, int fallback) {
+    json_object *value;
+    return json_object_object_get_ex(payload, name, &value) ? json_object_get_int(value) : fallback;
+}
+
+static dj_status counted(dj_run *run, json_object *input, json_object **ret_result) {
+    const char *name = json_object_get_string(json_object_object_get(input, "step"));
+    note(run, name);
+    usleep((useconds_t)member(input, "us", 0));
+    *ret_result = json_object_get(input);
+    return DJ_OK;
+}
+
+/* steps: {"steps": n, "us": each}. */
+static dj_status steps(dj_run *run, json_object *payload) {
+    int count = member(payload, "steps", 5);
+    int us = member(payload, "us", 0);
+    int jitter = member(payload, "jitter_us", 0);
+    for (int i = 1; i <= count; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "s%d", i);
+        json_object *input = json_object_new_object();
+        json_object_object_add(input, "step", json_object_new_string(name));
+        json_object_object_add(input, "us", json_object_new_int(us + (jitter > 0 ? (int)(random() % jitter) : 0)));
+        dj_status status = dj_step(run, name, counted, input, NULL);
+        json_object_put(input);
+        DJ_TRY(status);
+    }
+    return dj_complete(run, json_object_new_int(count));
+}
+
+static dj_status noop(dj_run *run, json_object *payload) {
+    (void)payload;
+    return dj_complete(run, NULL);
+}
+
+/* wait: {"event", "key", "timeout", "on": 0 … 2}, between two steps. */
+static dj_status waits(dj_run *run, json_object *payload) {
+    json_object *event = NULL;
+    json_object *key = json_object_object_get(payload, "key");
+    json_object *timeout = json_object_object_get(payload, "timeout");
+    json_object *input = json_object_new_object();
+    json_object_object_add(input, "step", json_object_new_string("before"));
+    dj_status status = dj_step(run, "before", counted, input, NULL);
+    json_object_put(input);
+    DJ_TRY(status);
+    dj_wait wait = { .correlation_key = key == NULL ? NULL : json_object_get_string(key),
+                     .timeout = timeout == NULL ? NULL : json_object_get_string(timeout),
+                     .on_timeout = (dj_on_timeout)member(payload, "on", 0) };
+    DJ_TRY(dj_wait_for_event(run, "go", &wait, &event));
+    return dj_complete(run, json_object_get(event));
+}
+
+static dj_status transfer(dj_run *run, PGconn *conn, json_object *input, json_object **ret_result) {
+    (void)input;
+    const char *values[] = { dj_run_id(run) };
+    PGresult *result = PQexecParams(conn, "insert into transfer (run_id) values ($1)", 1, NULL, values, NULL, NULL, 0);
+    bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
+    PQclear(result);
+    if (!done) {
+        return dj_run_fail(run, "%s", PQerrorMessage(conn));
+    }
+    *ret_result = json_object_new_string("transferred");
+    return DJ_OK;
+}
+
+static dj_status transfers(dj_run *run, json_object *payload) {
+    json_object *result;
+    (void)payload;
+    DJ_TRY(dj_step_tx(run, "transfer", transfer, NULL, &result));
+    return dj_complete(run, json_object_get(result));
+}
+
+static dj_status slow_step(dj_run *run, json_object *input, json_object **ret_result) {
+    (void)ret_result;
+    note(run, "slow");
+    for (int i = 0; i < member(input, "ms", 1000) / 10 && !dj_run_cancelled(run); i++) {
+        usleep(10000);
+    }
+    return DJ_OK;
+}
+
+static dj_status after_step(dj_run *run, json_object *input, json_object **ret_result) {
+    (void)input;
+    (void)ret_result;
+    note(run, "after");
+    return DJ_OK;
+}
+
+static dj_status slow(dj_run *run, json_object *payload) {
+    DJ_TRY(dj_step(run, "slow", slow_step, payload, NULL));
+    DJ_TRY(dj_step(run, "after", after_step, payload, NULL));
+    return dj_complete(run, NULL);
+}
+
+static dj_status fails(dj_run *run, json_object *payload) {
+    (void)payload;
+    note(run, "fails");
+    return dj_run_fail(run, "attempt %d failed", dj_run_attempt(run));
+}
+
+static dj_status fails_permanently(dj_run *run, json_object *payload) {
+    (void)payload;
+    return dj_run_fail_permanently(run, "this will never work");
+}
+
+static dj_status fails_twice_step(dj_run *run, json_object *input, json_object **ret_result) {
+    static atomic_int calls;
+    (void)input;
+    (void)ret_result;
+    note(run, "flaky");
+    return ++calls <= 2 ? dj_run_fail(run, "call %d failed", calls) : DJ_OK;
+}
+
+static dj_status flaky(dj_run *run, json_object *payload) {
+    dj_step_options options = { .max_attempts = 5, .backoff = { .initial = "20ms" } };
+    (void)payload;
+    DJ_TRY(dj_step_with(run, "flaky", fails_twice_step, NULL, &options, NULL));
+    return dj_complete(run, NULL);
+}
+
+static dj_status late(dj_run *run, json_object *payload) {
+    dj_step_options options = { .timeout = "200ms" };
+    DJ_TRY(dj_step_with(run, "late", slow_step, payload, &options, NULL));
+    return dj_complete(run, NULL);
+}
+
+static dj_status dies(dj_run *run, json_object *payload) {
+    (void)payload;
+    note(run, "dies");
+    abort();
+}
+
+static dj_status sleeps(dj_run *run, json_object *payload) {
+    (void)payload;
+    DJ_TRY(dj_sleep(run, NULL, "300ms"));
+    return dj_complete(run, NULL);
+}
+
+static dj_status large_step(dj_run *run, json_object *input, json_object **ret_result) {
+    (void)run;
+    int bytes = member(input, "bytes", 0);
+    char *text = malloc((size_t)bytes + 1);
+    memset(text, 'x', (size_t)bytes);
+    text[bytes] = '\0';
+    *ret_result = json_object_new_string(text);
+    free(text);
+    return DJ_OK;
+}
+
+static dj_status large(dj_run *run, json_object *payload) {
+    DJ_TRY(dj_step(run, "large", large_step, payload, NULL));
+    return dj_complete(run, NULL);
+}
+
+static dj_status swapped(dj_run *run, json_object *payload) { /* asks for its steps in the order of the payload */
+    const char *order = json_object_get_string(json_object_object_get(payload, "order"));
+    const char *forced = getenv("TEST_STEP_ORDER");
+    for (const char *step = forced != NULL ? forced : order; *step != '\0'; step++) {
+        char name[2] = { *step, '\0' };
+        DJ_TRY(dj_step(run, name, after_step, NULL, NULL));
+    }
+    DJ_TRY(dj_wait_for_event(run, "go", NULL, NULL));
+    return dj_complete(run, NULL);
+}
+
+dj_status dj_module_init(dj_worker *worker) {
+    static const struct {
+        const char *name;
+        dj_handler handler;
+        dj_job_options options;
+    } jobs[] = {
+        { "steps", steps, { .context = NULL } },
+        { "noop", noop, { .context = NULL } },
+        { "waits", waits, { .context = NULL } },
+        { "transfers", transfers, { .context = NULL } },
+        { "slow", slow, { .context = NULL } },
+        { "fails", fails, { .max_attempts = 3, .backoff = { .initial = "20ms" } } },
+        { "fails-permanently", fails_permanently, { .context = NULL } },
+        { "flaky", flaky, { .context = NULL } },
+        { "late", late, { .max_attempts = 1 } },
+        { "dies", dies, { .context = NULL } },
+        { "sleeps", sleeps, { .context = NULL } },
+        { "large", large, { .context = NULL } },
+        { "swapped", swapped, { .context = NULL } },
+    };
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        dj_job_options options = jobs[i].options;
+        options.version = getenv("TEST_VERSION");
+        DJ_TRY(dj_worker_register(worker, jobs[i].name, jobs[i].handler, &options));
+    }
+    return DJ_OK;
+}
