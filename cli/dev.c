@@ -31,7 +31,7 @@ struct dev {
     char *worker_argv[2 * CONFIG_TEXTS_MAX + 8];
 };
 
-/* A program of ours: beside this one, where the build puts it, or on the path. */
+/* A program of ours: beside this one, or where the build puts it. */
 static dj_status find_program(const char *name, const char *build_folder, char out[PATH_MAX]) {
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);

@@ -32,6 +32,8 @@ CALL(CALL_BEAT, "beat", "select durable_internal.beat($1, $2, $3, $4)", DB_UUID,
 CALL(CALL_RECONCILE, "reconcile", "select durable_internal.reconcile($1, $2, $3, $4)", DB_UUID,
      DB_INT4, DB_UUID_ARRAY, DB_INT4_ARRAY);
 CALL(CALL_WORKER_LEAVE, "worker_leave", "select durable_internal.worker_leave($1)", DB_UUID);
+CALL(CALL_WORKER_CRASHED, "worker_crashed",
+     "select durable_internal.worker_crashed($1, $2, $3, $4)", DB_UUID, DB_UUID, DB_INT8, DB_TEXT);
 CALL(CALL_COMMIT_STEP_TX, "commit_step_tx",
      "select durable_internal.commit_step_tx($1, $2, $3, $4, $5, $6, $7, $8)", DB_UUID, DB_UUID,
      DB_INT8, DB_INT4, DB_INT4, DB_TEXT, DB_JSONB, DB_INT8);

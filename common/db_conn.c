@@ -18,6 +18,12 @@ static void on_notice(void *context, const PGresult *notice) {
     }
 }
 
+bool db_conn_was_unconfirmed(void) {
+    bool was = unconfirmed;
+    unconfirmed = false;
+    return was;
+}
+
 dj_status db_conn_open(const char *conninfo, const char *application_name, PGconn **ret_conn) {
     if (conninfo == NULL) {
         conninfo = getenv("DURABLE_DATABASE_URL");
@@ -64,7 +70,7 @@ dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_para
         }
         return dj_fail_result(rows);
     }
-    if (unconfirmed) {
+    if (db_conn_was_unconfirmed()) {
         return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby; it may "
                                        "be lost in a failover. Say it again with the same key");
     }

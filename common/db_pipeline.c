@@ -5,6 +5,7 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/db_conn.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,9 @@ static bool pipeline_take_result(struct db_pipeline *pipeline, PGresult *given) 
     case PGRES_PIPELINE_ABORTED: /* an earlier statement failed; its reason is kept */
         return true;
     case PGRES_PIPELINE_SYNC:
+        if (db_conn_was_unconfirmed()) { /* said again, it waits for the standby, and for what came before */
+            batch_fail(batch, dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the standby"));
+        }
         batch_finish(batch);
         return true;
     default: /* every other status is an error of this statement, or a broken connection */

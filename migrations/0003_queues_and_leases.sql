@@ -127,7 +127,9 @@ create table durable_internal.worker (
     ended_at timestamptz,
     in_hand int not null default 0,
     alive boolean not null default true,
-    draining boolean not null default false
+    draining boolean not null default false,
+    crashed boolean not null default false,      -- it is not alive, and did not say goodbye
+    leases_left boolean not null default false   -- … and some of its leases were held by somebody just then
 ) with (fillfactor = 50);
 
 -- The database sessions of a worker, so that a frozen one can be ended. `backend_start` tells a session from

@@ -26,3 +26,56 @@ build_release() {
 build_debug() {
     build debug -Dbuildtype=debug -Db_sanitize=address,undefined -Dfault_injection=true -Dwerror=true
 }
+
+# Where PostgreSQL's server programs are: they are not on the path.
+postgres_bin() {
+    local bin
+    for bin in /usr/lib/postgresql/15/bin /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null)"; do
+        if [[ -x $bin/initdb ]]; then
+            echo "$bin"
+            return
+        fi
+    done
+    echo "PostgreSQL's server programs are not found" >&2
+    return 1
+}
+
+# The server refuses to run as root.
+as_postgres() {
+    if ((EUID == 0)); then
+        (cd / && setpriv --reuid postgres --regid postgres --init-groups "$@")
+    else
+        (cd / && "$@")
+    fi
+}
+
+# cluster_start DIR [SETTING…]: a PostgreSQL of our own on a free port of 127.0.0.1. Sets cluster_url.
+cluster_start() {
+    local dir=$1 bin port setting
+    shift
+    bin=$(postgres_bin)
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    mkdir -p "$dir"
+    if ((EUID == 0)); then
+        chown postgres "$dir"
+    fi
+    as_postgres "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null
+    {
+        echo "port = $port"
+        echo "listen_addresses = '127.0.0.1'"
+        echo "unix_socket_directories = ''"
+        echo "max_connections = 200"
+        for setting in "$@"; do
+            echo "$setting"
+        done
+    } >>"$dir/data/postgresql.conf"
+    as_postgres "$bin/pg_ctl" -D "$dir/data" -w -l "$dir/log" start >/dev/null
+    cluster_url=postgresql://postgres@127.0.0.1:$port/postgres
+}
+
+# cluster_stop DIR [MODE]
+cluster_stop() {
+    if [[ -f $1/data/postmaster.pid ]]; then
+        as_postgres "$(postgres_bin)/pg_ctl" -D "$1/data" -w -m "${2:-fast}" stop >/dev/null
+    fi
+}

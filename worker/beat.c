@@ -10,6 +10,8 @@
 #include "common/db_rows.h"
 #include "common/log.h"
 #include "worker/run.h"
+#include <signal.h>
+#include <unistd.h>
 
 /* Runs that are parked until we are sure go on: their leases hold, or they are marked lost. */
 static void answer_asking(dj_worker *worker) {
@@ -113,6 +115,41 @@ void leave_send(dj_worker *worker) {
         const struct db_call *call = &CALL_WORKER_LEAVE;
         struct db_params *list = &params;
         db_pipeline_send(&worker->control, &call, &list, 1, leave_done, worker);
+    }
+    params_done(&params);
+}
+
+static void crash_done(struct db_batch *batch) {
+    dj_worker *worker = batch->context;
+    if (batch->status != DJ_OK) {
+        log_error("worker.crash_not_told", "reason", batch->message);
+    }
+    (void)signal(worker->crash_signal, SIG_DFL);
+    (void)kill(getpid(), worker->crash_signal); /* as it would have been */
+}
+
+/* The last thing this process does: the run that crashed it is charged, the others are given back. */
+void crash_send(dj_worker *worker, const dj_run *run, int signal_number) {
+    if (worker->crashing) {
+        return;
+    }
+    worker->crashing = true;
+    worker->crash_signal = signal_number;
+    log_error("handler.crashed", "run", run->id_text, "job", run->job->name, "step",
+              run->step_name == NULL ? "" : run->step_name, "signal", LOG_INT(signal_number));
+    if (!db_pipeline_is_open(&worker->control)) {
+        return; /* the alarm ends us */
+    }
+    struct db_params params;
+    params_init(&params);
+    params_add_uuid(&params, &worker->id);
+    params_add_uuid(&params, &run->id);
+    params_add_int8(&params, run->fence);
+    params_add_text(&params, run->step_name);
+    if (params_status(&params) == DJ_OK) {
+        const struct db_call *call = &CALL_WORKER_CRASHED;
+        struct db_params *list = &params;
+        db_pipeline_send(&worker->control, &call, &list, 1, crash_done, worker);
     }
     params_done(&params);
 }

@@ -7,6 +7,7 @@
 #include "common/duration.h"
 #include "common/log.h"
 #include "common/text.h"
+#include "worker/crash.h"
 #include "worker/run.h"
 #include "worker/step.h"
 #include <malloc.h>
@@ -21,6 +22,7 @@
 #define TTL_MS_DEFAULT 10000
 #define GRACE_MS_DEFAULT 25000
 #define POLL_MS 500
+#define BEAT_MS_MAX 2000 /* a beat also tells which runs were cancelled */
 #define TICK_MS 250
 #define LINGER_MS 1
 #define IDLE_TRIM_MS 2000
@@ -178,6 +180,11 @@ void worker_check_drained(dj_worker *worker) {
     if (!atomic_load(&worker->draining) || worker->leaving) {
         return;
     }
+    for (int i = 0; i < worker->line_count; i++) {
+        if (worker->lines[i].turning && worker->lines[i].slots_asked > 0) {
+            return; /* what it brings has to go back first */
+        }
+    }
     bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
     if (worker->in_hand > 0 && !over) {
         return;
@@ -207,7 +214,13 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     (void)fd;
     (void)what;
     struct list runs;
+    int crash_signal;
     list_init(&runs);
+    dj_run *crashed = crash_taken(&crash_signal);
+    if (crashed != NULL && crashed->worker == worker) {
+        crash_send(worker, crashed, crash_signal);
+        return;
+    }
     mailbox_take(&worker->outcomes, &runs);
     while (!list_is_empty(&runs)) {
         dj_run *run = list_first(&runs, dj_run, link);
@@ -528,13 +541,17 @@ static int compare_jobs(const void *a, const void *b) {
 }
 
 dj_status dj_worker_run(dj_worker *worker) {
+    if (worker->conninfo == NULL && getenv("DURABLE_DATABASE_URL") == NULL) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "no database is named; set DURABLE_DATABASE_URL");
+    }
     if (worker->job_count == 0) {
         return dj_fail(DJ_INVALID_ARGUMENT, "no job is registered; register at least one");
     }
     qsort(worker->jobs, (size_t)worker->job_count, sizeof *worker->jobs, compare_jobs);
     srandom((unsigned int)clock_us() ^ (unsigned int)getpid());
     lines_connect(worker);
-    struct timeval beat = timeval_of_ms(worker->ttl_ms / 4);
+    int64_t beat_ms = worker->ttl_ms / 4 < BEAT_MS_MAX ? worker->ttl_ms / 4 : BEAT_MS_MAX;
+    struct timeval beat = timeval_of_ms(beat_ms);
     struct timeval tick = timeval_of_ms(TICK_MS);
     struct timeval poll = timeval_of_ms(with_jitter(POLL_MS));
     if (event_add(worker->mail_event, NULL) != 0 || event_add(worker->connect_event, NULL) != 0 ||

@@ -88,7 +88,8 @@ struct dj_worker {
 
     _Atomic int drain_asked;
     atomic_bool draining;
-    bool leaving;
+    bool leaving, crashing;
+    int crash_signal;
     int64_t drain_until_ms;
 
     pthread_mutex_t spare_mutex; /* connections for step_tx */
@@ -136,6 +137,7 @@ void line_requeue(struct worker_line *line);
 void beat_send(dj_worker *worker);
 void on_beat_timer(evutil_socket_t fd, short what, void *context);
 void leave_send(dj_worker *worker);
+void crash_send(dj_worker *worker, const dj_run *run, int signal);
 void reconcile_send(struct worker_line *line);
 
 #endif

@@ -71,7 +71,8 @@ static dj_status connect_register(struct connecting *attempt) {
 }
 
 static dj_status connect_session(struct connecting *attempt) {
-    static const struct db_call *const control_calls[] = { &CALL_BEAT, &CALL_WORKER_LEAVE };
+    static const struct db_call *const control_calls[] = { &CALL_BEAT, &CALL_WORKER_LEAVE,
+                                                           &CALL_WORKER_CRASHED };
     static const struct db_call *const line_calls[] = { &CALL_LOCK_TURN, &CALL_COMMIT, &CALL_CLAIM,
                                                         &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));

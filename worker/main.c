@@ -2,6 +2,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "worker/crash.h"
 #include "worker/module.h"
 #include <malloc.h>
 #include <signal.h>
@@ -34,6 +35,7 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
         DJ_TRY(module_load(running, modules->texts[i]));
     }
     watch_signals();
+    crash_watch(running);
     dj_status status = dj_worker_run(running);
     if (status == DJ_OK) {
         dj_worker_free(running);
@@ -86,6 +88,9 @@ int main(int argc, char **argv) {
     dj_status status = config_parse(&command, argc, argv, &first);
     if (status == DJ_OK && modules.count == 0) {
         status = dj_fail(DJ_INVALID_ARGUMENT, "--module is missing: a worker needs handlers to call");
+    }
+    if (status == DJ_OK && settings.conninfo == NULL) {
+        status = dj_fail(DJ_INVALID_ARGUMENT, "no database is named; set DURABLE_DATABASE_URL");
     }
     if (status == DJ_OK) {
         status = run(&settings, &modules);

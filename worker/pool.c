@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "worker/crash.h"
 #include "worker/run_state.h"
 #include <errno.h>
 #include <stdint.h>
@@ -89,6 +90,7 @@ static void pool_wake_one(struct pool *pool) {
 
 static void *pool_thread(void *context) {
     struct pool *pool = context;
+    crash_thread_begin();
     (void)pthread_mutex_lock(&pool->mutex);
     for (struct dj_run *run; (run = pool_take(pool)) != NULL;) {
         pool_wake_one(pool);
@@ -101,6 +103,7 @@ static void *pool_thread(void *context) {
         (void)pthread_cond_broadcast(&pool->work); /* pool_stop() may wait for this */
     }
     (void)pthread_mutex_unlock(&pool->mutex);
+    crash_thread_end();
     return NULL;
 }
 

@@ -11,6 +11,7 @@
 #include "common/duration.h"
 #include "common/json.h"
 #include "common/text.h"
+#include "worker/crash.h"
 #include "worker/fleet.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -230,6 +231,9 @@ dj_status run_refuse(dj_run *run, dj_status status, const char *error_name, cons
 dj_status run_recall(dj_run *run, const char *name, const char *kind, const char **ret_name,
                      const struct memory **ret_memory) {
     DJ_TRY(run_may_call(run));
+    if (worker_is_draining(run->worker)) {
+        return run_leave(run, "yield", json_object_new_object()); /* another worker goes on from here */
+    }
     DJ_TRY(check_name("name", name));
     DJ_TRY(replay_name(&run->replay, &run->arena, name, ret_name));
     const struct memory *memory = NULL;
@@ -418,12 +422,14 @@ void run_execute(dj_run *run) {
         }
         run->begun = true;
     }
+    crash_note_run(run);
     if (status != DJ_OK) {
         run_settle(run, status);
     } else if (fiber_run(run->fiber)) {
         fiber_free(run->fiber);
         run->fiber = NULL;
     }
+    crash_note_run(NULL);
     worker_post(run->worker, run);
 }
 

@@ -71,6 +71,7 @@ struct dj_run {
     /* The handler's thread, while it has the run. */
     json_object *objects;   /* an array that owns what was handed to the handler */
     bool in_step;
+    const char *step_name;  /* of the step that is running, for the one who finds us dead */
     bool done;              /* dj_complete() was called */
     bool handed_up;         /* the run leaves our hands: every further durable call says so */
     struct run_error {

@@ -163,7 +163,9 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
     int64_t began_us = clock_us();
     run_error_clear(run);
     run->in_step = true;
+    run->step_name = full_name;
     dj_status status = step(run, input, &result);
+    run->step_name = NULL;
     run->in_step = false;
     int64_t elapsed_us = clock_us() - began_us;
     FAILPOINT("step.after_effect");

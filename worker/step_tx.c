@@ -30,6 +30,7 @@ struct step_tx {
     json_object *result;
     char *text; /* the result, printed */
     int64_t began_us;
+    bool in_doubt; /* a commit was sent, and its answer did not come */
 };
 
 static dj_status tx_command(PGconn *conn, const char *command) {
@@ -76,22 +77,30 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     DJ_TRY(step_print_result(tx->run, tx->name, result, &tx->text));
     bool again;
     DJ_TRY(tx_commit_step(tx, conn, &again));
+    if (again) { /* an earlier try was committed after all: this one's SQL must not be */
+        return tx_command(conn, "rollback");
+    }
     FAILPOINT("step_tx.before_commit");
-    dj_status committed = tx_command(conn, "commit");
+    tx->in_doubt = true;
+    status = tx_command(conn, "commit");
     FAILPOINT("step_tx.after_commit");
-    return committed;
+    if (status == DJ_OK && db_conn_was_unconfirmed()) {
+        return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby");
+    }
+    tx->in_doubt = status != DJ_OK && PQstatus(conn) != CONNECTION_OK;
+    return status;
 }
 
-/* On a fresh connection: has a try whose answer was lost been committed? */
+/* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit waits for the standby, and
+ * with it for the first one's. */
 static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
-    return tx_command(conn, "rollback");
+    return tx_command(conn, *ret_committed ? "commit" : "rollback");
 }
 
 /* Tries until the step is committed or fails, over as many connections as it takes. */
 static dj_status tx_run(struct step_tx *tx) {
-    bool in_doubt = false;
     dj_status status = DJ_UNAVAILABLE;
     for (int tries = 0; tries < STEP_TX_TRIES_MAX; tries++) {
         PGconn *conn;
@@ -101,15 +110,17 @@ static dj_status tx_run(struct step_tx *tx) {
             continue;
         }
         bool committed = false;
-        if (in_doubt) {
+        if (tx->in_doubt) {
             status = tx_ask(tx, conn, &committed);
         }
         if (status == DJ_OK && !committed) {
-            in_doubt = false;
+            tx->in_doubt = false;
             status = tx_try(tx, conn);
         }
         bool broken = PQstatus(conn) != CONNECTION_OK;
-        in_doubt |= broken && tx->text != NULL;
+        if (broken && status == DJ_FAILED) { /* the step's own words for a connection that broke under it */
+            status = DJ_UNAVAILABLE;
+        }
         if (!broken && PQtransactionStatus(conn) != PQTRANS_IDLE) {
             broken = tx_command(conn, "rollback") != DJ_OK;
         }

@@ -42,8 +42,8 @@ as $$
     select least(durable_internal.duration('backoff.max', p.policy ->> 'max'),
                  durable_internal.duration('backoff.initial', p.policy ->> 'initial')
                  * least(power((p.policy ->> 'factor')::double precision, least(backoff_delay.tries - 1, 60)),
-                         1e9))
-           * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1))
+                         1e9)
+                 * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1)))
       from (select '{"initial": "1s", "factor": 2, "max": "1h", "jitter": 0.2}'::jsonb
                    || coalesce(backoff_delay.policy, '{}')) as p (policy);
 $$;
@@ -261,8 +261,6 @@ begin
             values (l.run_id, 'version', 'infinity', instant, l.fence, l.started_at,
                     l.attempt_started_at, l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes,
                     l.deadline, one.detail);
-        when 'crash' then
-            perform durable_internal.charge_crash(l, one.detail ->> 'step');
         end case;
     end loop;
 end

@@ -110,6 +110,7 @@ declare
     chosen bigint;
     met int := 0;
     looked int := 0;
+    held int := 0;
     runs uuid[] := '{}';
 begin
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
@@ -147,8 +148,15 @@ begin
         looked := looked + 1;
         chosen := durable_internal.event_for(w);
         continue when chosen is null;
+        perform from durable_internal.wait where wait_id = w.wait_id for update skip locked;
+        if not found then  -- gone just now; or held, by an open cancel: looked at again later
+            insert into durable_internal.event_inbox (seq, wait_id)
+            select w.wait_id, w.wait_id
+             where exists (select from durable_internal.wait where wait_id = w.wait_id);
+            held := held + found::int;
+            continue;
+        end if;
         delete from durable_internal.wait where wait_id = w.wait_id;
-        continue when not found;  -- cancelled or timed out just now
         insert into durable_internal.delivery (event_seq, run_id, wait_id)
         values (chosen, w.run_id, w.wait_id);
         update durable_internal.event e set received = true where e.seq = chosen and not e.received;
@@ -187,7 +195,7 @@ begin
                           and w.correlation_key = e.correlation_key);
         perform durable_internal.wake_workers();
     end if;
-    return cardinality(inbox) + met;
+    return greatest(cardinality(inbox) + met - held, 0);
 end
 $$;
 

@@ -60,6 +60,7 @@ begin
          order by t.due_at
          limit promote_due.most
     loop
+        continue when not durable_internal.is_free(one.run_id);  -- tried again later
         if one.kind = 'wait_timeout' then
             perform durable_internal.time_out_wait(one.wait_id);
         else
@@ -83,6 +84,30 @@ begin
             perform setval('durable_internal.scheduler_idle', 2);
         end if;
     end if;
+end
+$$;
+
+-- True where nobody holds the run's row, wherever it is, and so nothing would wait; or where it is nowhere.
+-- Somebody's open cancel must not keep the timers of others. Locks that row.
+create or replace function durable_internal.is_free(run_id uuid)
+returns boolean
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+begin
+    perform from durable_internal.place p where p.run_id = is_free.run_id;
+    if not found then
+        return true;
+    end if;
+    perform from durable_internal.wait t where t.run_id = is_free.run_id for update skip locked;
+    if found then return true; end if;
+    perform from durable_internal.lease t where t.run_id = is_free.run_id for update skip locked;
+    if found then return true; end if;
+    perform from durable_internal.timer t
+      where t.run_id = is_free.run_id and t.kind not in ('wait_timeout', 'run_timeout') for update skip locked;
+    if found then return true; end if;
+    perform from durable_internal.ready t where t.run_id = is_free.run_id for update skip locked;
+    return found;
 end
 $$;
 

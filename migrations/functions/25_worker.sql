@@ -23,7 +23,7 @@ begin
     values (worker_register.worker_id, tenant, worker_register.name, worker_register.pid,
             worker_register.version, worker_register.slots,
             worker_register.ttl_ms * interval '1 ms', worker_register.jobs,
-            string_to_array(worker_register.queues, ','), clock_timestamp(), clock_timestamp())
+            regexp_split_to_array(trim(worker_register.queues), '\s*,\s*'), clock_timestamp(), clock_timestamp())
     returning worker.number into number;
 
     insert into durable_internal.job as j (namespace_id, name, max_attempts, max_crashes, backoff, version)
@@ -147,8 +147,9 @@ $$;
 -- Declares a worker dead and puts its leases back. The caller has made sure that it is to be.
 --
 -- Three statements, because under READ COMMITTED only the row one waited for is looked at again, not what it was
--- joined with: the worker's lock, in which no claim is; the mark; then the leases. Locks: the worker's
--- advisory lock, its row, lease rows by run.
+-- joined with: the worker's lock, in which no claim is; the mark; then the leases. A lease that somebody holds (a
+-- user's open cancel) is left for a later call: one run must not keep the others. Answers how many it put back.
+-- Locks: the worker's advisory lock, its row, lease rows by run.
 create or replace function durable_internal.bury(worker_id uuid, crashed boolean)
 returns int
 language plpgsql volatile
@@ -156,18 +157,21 @@ as $$
 #variable_conflict use_column
 declare
     l durable_internal.lease;
+    number int;
     taken int := 0;
 begin
+    select w.number into number from durable_internal.worker w where w.id = bury.worker_id;
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), number);
     update durable_internal.worker w
-       set alive = false, ended_at = clock_timestamp()
-     where w.id = bury.worker_id and w.alive;
-    if not found then
-        return 0;
-    end if;
+       set alive = false, ended_at = coalesce(w.ended_at, clock_timestamp()),
+           crashed = w.crashed or bury.crashed
+     where w.id = bury.worker_id;
     for l in
-        delete from durable_internal.lease l where l.worker_id = bury.worker_id returning l.*
+        select l.* from durable_internal.lease l where l.worker_id = bury.worker_id
+         order by l.run_id
+           for update skip locked
     loop
-        l.remembered := (select count(*) from durable_internal.step s where s.run_id = l.run_id);
+        delete from durable_internal.lease where run_id = l.run_id;
         if crashed then
             perform durable_internal.charge_crash(l, null);
         else
@@ -175,8 +179,31 @@ begin
         end if;
         taken := taken + 1;
     end loop;
+    update durable_internal.worker w
+       set leases_left = exists (select from durable_internal.lease l where l.worker_id = bury.worker_id)
+     where w.id = bury.worker_id;
     delete from durable_internal.worker_session s where s.worker_id = bury.worker_id;
     return taken;
+end
+$$;
+
+-- A handler of this worker has crashed, in a way that the process could catch: the run is charged, and nobody
+-- else. The process is about to die; what it has goes back. `step` may be null.
+create or replace function durable_internal.worker_crashed(worker_id uuid, run_id uuid, fence bigint, step text)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    l durable_internal.lease;
+begin
+    delete from durable_internal.lease l
+     where l.run_id = worker_crashed.run_id and l.fence = worker_crashed.fence
+    returning l.* into l;
+    if found then
+        perform durable_internal.charge_crash(l, worker_crashed.step);
+    end if;
+    perform durable_internal.bury(worker_crashed.worker_id, crashed => false);
 end
 $$;
 
@@ -235,7 +262,14 @@ begin
      where w.alive and w.beat_at < clock_timestamp() - w.ttl
      order by w.beat_at
      limit 1;
-    if not found then
+    if not found then  -- what was held when its worker was buried
+        select w.id, w.number, w.crashed into silent
+          from durable_internal.worker w
+         where w.leases_left
+         limit 1;
+        if found and durable_internal.bury(silent.id, silent.crashed) > 0 then
+            return silent.id;
+        end if;
         return null;
     end if;
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), silent.number);

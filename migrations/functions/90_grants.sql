@@ -33,8 +33,11 @@ grant execute on function
     durable_internal.commit(uuid, uuid[], bigint[], int[], int[], text[], text[], jsonb[], jsonb[], bigint[],
         uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),
     durable_internal.commit_step_tx(uuid, uuid, bigint, int, int, text, jsonb, bigint),
-    durable_internal.reconcile(uuid, int, uuid[], int[]), durable_internal.worker_leave(uuid)
+    durable_internal.reconcile(uuid, int, uuid[], int[]), durable_internal.worker_leave(uuid),
+    durable_internal.worker_crashed(uuid, uuid, bigint, text)
     to durable_worker;
+
+grant execute on function durable_internal.uuid_v7() to durable_worker, durable_scheduler;
 
 grant execute on function
     durable_internal.promote_due(int, int), durable_internal.match_events(int),

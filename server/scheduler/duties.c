@@ -14,6 +14,7 @@
 #define BATCH_MAX 1000
 #define FULL_SCAN_MS 10000
 #define SCAN_BACK_S 60
+#define HELD_MS 200
 #define MARK_STEP 4096 /* a mark may lag by so many runs: each move leaves a dead row behind */
 
 int64_t scheduler_clock_ms(void) {
@@ -61,6 +62,9 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     }
     if (full) {
         scheduler->last_full_scan_ms = now;
+    }
+    if (due_in_ms == 0 && promoted == 0) {
+        due_in_ms = HELD_MS; /* it is due, and somebody holds its run */
     }
     scheduler->next_due_ms = due_in_ms < 0 ? INT64_MAX : now + due_in_ms;
     *ret_more = promoted > 0;

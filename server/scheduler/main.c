@@ -180,6 +180,10 @@ int main(int argc, char **argv) {
         perror("durable-scheduler: signalfd");
         return 1;
     }
+    if (conninfo == NULL) {
+        (void)fprintf(stderr, "durable-scheduler: no database is named; set DURABLE_DATABASE_URL\n");
+        return status_exit_code(DJ_INVALID_ARGUMENT);
+    }
     for (int failures = 0;; failures++) {
         struct scheduler scheduler = { .conn = NULL };
         status = scheduler_open(&scheduler, conninfo);
