@@ -1,0 +1,78 @@
+/* Guarantee 12. A PostgreSQL restart costs waiting, not work: processes reconnect by themselves, and no attempt is spent.
+ *
+ * Seen to fail: with turns dropping their runs at a broken connection instead of saying them again, runs were called anew
+ * in another attempt; without reconcile(), runs of lost claim answers stayed leased for ever. */
+#include "support.h"
+
+#include <signal.h>
+
+static struct cluster cluster;
+static PGconn *conn;
+
+static int setup(void **state) {
+    (void)state;
+    cluster_start(&cluster);
+    conn = connect_to(cluster.url);
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    return 0;
+}
+
+static void run_through(const char *mode, int runs) {
+    pid_t scheduler = spawn_scheduler(cluster.url);
+    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[%d]))", runs);
+    for (int i = 0; i < 2; i++) {
+        sleep_ms(700);
+        PQfinish(conn);
+        cluster_restart(&cluster, mode);
+        conn = connect_to(cluster.url);
+    }
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'", before + runs);
+    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps"), 5 * (before + runs));
+    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id = e.run_id and s.name = e.step "
+                                   "where e.at > s.committed_at"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease"), 0);
+    assert_int_equal(kill(worker, 0), 0); /* it never went away */
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
+static void a_restart_in_the_middle_of_a_thousand_runs(void **state) {
+    (void)state;
+    run_through("fast", 1000);
+}
+
+static void a_crash_in_the_middle_of_a_thousand_runs(void **state) {
+    (void)state;
+    run_through("immediate", 1000);
+}
+
+static void terminated_sessions_cost_no_attempt(void **state) {
+    pid_t scheduler = spawn_scheduler(cluster.url);
+    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    (void)state;
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[500]))");
+    for (int i = 0; i < 25; i++) {
+        sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'durable-%%' "
+                  "order by random() limit 1");
+        sleep_ms(100);
+    }
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'", before + 500);
+    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_restart_in_the_middle_of_a_thousand_runs),
+        cmocka_unit_test(a_crash_in_the_middle_of_a_thousand_runs),
+        cmocka_unit_test(terminated_sessions_cost_no_attempt),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
