@@ -564,6 +564,7 @@ dj_status dj_worker_run(dj_worker *worker) {
     db_pipeline_close(&worker->control);
     lines_close(worker);
     spare_trim(worker, 0);
+    quiet = lines_settle(worker, 11000) && quiet; /* a connection is given up after 10 s */
     if (!quiet) { /* threads in handlers that did not come back: what they use has to stay */
         return dj_fail(DJ_TIMEOUT, "%d handlers did not come back within the grace time",
                        worker->in_hand);

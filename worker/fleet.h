@@ -124,6 +124,7 @@ void worker_check_drained(dj_worker *worker);
 /* line.c */
 void lines_connect(dj_worker *worker);
 void lines_close(dj_worker *worker);
+bool lines_settle(dj_worker *worker, int64_t timeout_ms); /* no thread connects any more */
 void control_connect(dj_worker *worker);
 void on_connected(evutil_socket_t fd, short what, void *context);
 

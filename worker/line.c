@@ -10,6 +10,7 @@
 #include "common/db_rows.h"
 #include "common/log.h"
 #include <durable/version.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,5 +294,33 @@ void lines_close(dj_worker *worker) {
             db_pipeline_close(&line->pipeline);
         }
         line->pid = 0;
+    }
+}
+
+bool lines_settle(dj_worker *worker, int64_t timeout_ms) {
+    int64_t until = clock_boot_ms() + timeout_ms;
+    for (;;) {
+        bool connecting = worker->control_connecting;
+        for (int i = 0; i < worker->line_count; i++) {
+            connecting = connecting || worker->lines[i].connecting;
+        }
+        int64_t left = until - clock_boot_ms();
+        if (!connecting || left <= 0) {
+            return !connecting;
+        }
+        struct pollfd fd = { .fd = worker->connected.fd, .events = POLLIN };
+        (void)poll(&fd, 1, (int)left);
+        struct list attempts;
+        list_init(&attempts);
+        mailbox_take(&worker->connected, &attempts);
+        while (!list_is_empty(&attempts)) {
+            struct connecting *attempt = list_first(&attempts, struct connecting, link);
+            list_remove(&attempt->link);
+            *(attempt->line != NULL ? &attempt->line->connecting : &worker->control_connecting) = false;
+            if (attempt->conn != NULL) {
+                db_conn_close(attempt->conn);
+            }
+            free(attempt);
+        }
     }
 }

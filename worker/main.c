@@ -17,6 +17,15 @@ static void on_signal(int number) {
     dj_worker_drain(running); /* safe here: an atomic and a write */
 }
 
+/* Until the worker is there to be drained, a signal has to wait. */
+static void hold_signals(int how) {
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigprocmask(how, &set, NULL);
+}
+
 static void watch_signals(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -36,6 +45,7 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
     }
     watch_signals();
     crash_watch(running);
+    hold_signals(SIG_UNBLOCK);
     dj_status status = dj_worker_run(running);
     if (status == DJ_OK) {
         dj_worker_free(running);
@@ -84,6 +94,7 @@ int main(int argc, char **argv) {
     };
     int first;
     log_set_program("durable-worker");
+    hold_signals(SIG_BLOCK);
     (void)mallopt(M_ARENA_MAX, 2); /* few arenas: an idle worker is to be small */
     dj_status status = config_parse(&command, argc, argv, &first);
     if (status == DJ_OK && modules.count == 0) {

@@ -165,7 +165,8 @@ begin
         select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
                'wait_event', durable_internal.received_event(e)
           from durable_internal.event e
-         where e.seq = chosen;
+         where e.seq = chosen
+            on conflict (run_id, position) do nothing;
         insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at,
                                             worker_id, lane_id, attempt, remembered, bytes, resumed,
                                             deadline)

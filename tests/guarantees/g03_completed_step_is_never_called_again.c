@@ -44,6 +44,7 @@ static void a_kill_at_each_named_point_repeats_no_completed_step(void **state) {
             runs += 8;
             assert_int_equal(wait_process(victim, 30), -SIGKILL); /* a point that is never reached fails here */
             pid_t heir = spawn_worker(url, NULL);
+            wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)heir);
             check_all(runs);
             assert_int_equal(end_process(heir, SIGTERM), 0);
         }
@@ -54,12 +55,13 @@ static void a_kill_at_each_named_point_repeats_no_completed_step(void **state) {
 static void a_retried_run_reuses_its_completed_steps(void **state) {
     (void)state;
     pid_t worker = spawn_worker(url, NULL);
-    const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 400}')");
-    wait_until(conn, 20, "select exists (select from durable.steps where run_id = '%s' and name = 'slow')", id);
+    const char *id = sql_text(conn, "select durable.start('waits')");
+    wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", id);
     sql(conn, "select durable.cancel('%s')", id);
     sql(conn, "select durable.retry('%s')", id);
-    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
-    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'slow'", id), 1);
+    sql(conn, "select durable.send_event('go')");
+    wait_until(conn, 20, "select status = 'completed' and attempt = 2 from durable.runs where id = '%s'", id);
+    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'before'", id), 1);
     (void)end_process(worker, SIGTERM);
 }
 

@@ -28,7 +28,7 @@ static int setup(void **state) {
 #define BEGIN_WAITS(key)                                                                           \
     "select count(*) from durable_internal.commit('%s', '{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', "            \
     "(select array_agg(run_id order by run_id) from c), (select array_agg(fence order by run_id) from c), "                       \
-    "(select array_agg('wait') from c), (select array_agg(jsonb_build_object('position', 1, 'name', 'go', 'event', 'go', 'key', " \
+    "(select array_agg('wait'::text) from c), (select array_agg(jsonb_build_object('position', 1, 'name', 'go', 'event', 'go', 'key', " \
     key ") order by run_id) from c), '{}','{}','{}','{}','{}')"
 
 static void claim(PGconn *session, int runs) {

@@ -24,6 +24,7 @@ static int setup(void **state) {
 static int worker_up(void **state) {
     (void)state;
     worker = spawn_worker(url, NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
     return 0;
 }
 

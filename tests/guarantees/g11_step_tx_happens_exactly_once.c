@@ -42,6 +42,7 @@ static void a_kill_before_or_after_the_commit_transfers_once(void **state) {
 static void sessions_that_are_cut_in_the_middle_transfer_once(void **state) {
     (void)state;
     pid_t worker = spawn_worker(url, NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
     sql(conn, "select durable.start_many('transfers', array_fill('{}'::jsonb, array[300]))");
     for (int i = 0; i < 40; i++) {
         sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'durable-worker step_tx%%' limit 3");
