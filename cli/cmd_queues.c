@@ -24,29 +24,38 @@ static dj_status list(const char *url, bool json, const struct db_call *table_ca
 static dj_status set_paused(const char *url, const char *verb, const char *name) {
     bool pause = strcmp(verb, "pause") == 0;
     if ((!pause && strcmp(verb, "resume") != 0) || name == NULL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "'%s' is not allowed here; `pause NAME` and `resume NAME` are", verb);
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "'%s' is not allowed here; `pause NAME` and `resume NAME` are", verb);
     }
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_text(&params, name);
-    dj_status status = call_once(url, pause ? &CALL_PAUSE_QUEUE : &CALL_RESUME_QUEUE, &params, &rows);
+    dj_status status =
+        call_once(url, pause ? &CALL_PAUSE_QUEUE : &CALL_RESUME_QUEUE, &params, &rows);
     params_done(&params);
     return status;
 }
 
 dj_status command_queues(int argc, char **argv) {
-    static const char *const headings[] = { "QUEUE", "READY", "RUNNING", "PAUSED", "OLDEST", "DEAD LETTERS" };
+    static const char *const headings[] = { "QUEUE",  "READY",  "RUNNING",
+                                            "PAUSED", "OLDEST", "DEAD LETTERS" };
     const char *url = NULL;
     bool json = false;
     const struct config_option options[] = {
         { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &json },
-        { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",
-          .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = &url },
+        { .flag = "database-url",
+          .environment = "DURABLE_DATABASE_URL",
+          .value_name = "URL",
+          .help = "the PostgreSQL to work on",
+          .kind = CONFIG_TEXT,
+          .target = &url },
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable queues", .arguments = "[pause NAME | resume NAME]",
-                                            .summary = "lists queues; pauses and resumes them", .options = options,
+    const struct config_command command = { .program = "durable queues",
+                                            .arguments = "[pause NAME | resume NAME]",
+                                            .summary = "lists queues; pauses and resumes them",
+                                            .options = options,
                                             .arguments_max = 2 };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
@@ -57,16 +66,23 @@ dj_status command_queues(int argc, char **argv) {
 }
 
 dj_status command_workers(int argc, char **argv) {
-    static const char *const headings[] = { "ID", "NAME", "PID", "STATUS", "IN HAND", "JOBS", "UP" };
+    static const char *const headings[] = {
+        "ID", "NAME", "PID", "STATUS", "IN HAND", "JOBS", "UP"
+    };
     const char *url = NULL;
     bool json = false;
     const struct config_option options[] = {
         { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &json },
-        { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",
-          .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = &url },
+        { .flag = "database-url",
+          .environment = "DURABLE_DATABASE_URL",
+          .value_name = "URL",
+          .help = "the PostgreSQL to work on",
+          .kind = CONFIG_TEXT,
+          .target = &url },
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable workers", .summary = "lists workers",
+    const struct config_command command = { .program = "durable workers",
+                                            .summary = "lists workers",
                                             .options = options };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));

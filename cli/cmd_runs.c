@@ -1,4 +1,5 @@
-/* durable start, event, run, runs, cancel, retry. Payloads go through as text: they are never printed anew. */
+/* durable start, event, run, runs, cancel, retry. Payloads go through as text: they are never
+ * printed anew. */
 #include "cli/commands.h"
 #include "cli/print.h"
 
@@ -15,12 +16,15 @@
 #include <string.h>
 
 #define DATABASE_URL(target_)                                                                      \
-    { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",          \
-      .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = (target_) }
+    {                                                                                              \
+        .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",        \
+        .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = (target_)              \
+    }
 #define JSON_SWITCH(target_)                                                                       \
     { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = (target_) }
 
-static dj_status add_checked_json(struct db_params *params, const char *argument, const char *text) {
+static dj_status add_checked_json(struct db_params *params, const char *argument,
+                                  const char *text) {
     AUTO(json) json_object *parsed = NULL; /* only to say what is wrong with it */
     DJ_TRY(json_parse(argument, text, strlen(text), PAYLOAD_BYTES_MAX, &parsed));
     params_add_jsonb(params, text);
@@ -33,12 +37,14 @@ static dj_status add_tags(struct db_params *params, const struct config_texts *t
         char key[TAG_KEY_BYTES_MAX + 2];
         const char *equals = strchr(tags->texts[i], '=');
         if (equals == NULL) {
-            return dj_fail(DJ_INVALID_ARGUMENT, "--tag %s is not allowed; KEY=VALUE is", tags->texts[i]);
+            return dj_fail(DJ_INVALID_ARGUMENT, "--tag %s is not allowed; KEY=VALUE is",
+                           tags->texts[i]);
         }
         size_t length = (size_t)(equals - tags->texts[i]);
         if (length > TAG_KEY_BYTES_MAX) {
-            return dj_fail(DJ_INVALID_ARGUMENT, "--tag has a key of %zu bytes; up to %d are allowed",
-                           length, TAG_KEY_BYTES_MAX);
+            return dj_fail(DJ_INVALID_ARGUMENT,
+                           "--tag has a key of %zu bytes; up to %d are allowed", length,
+                           TAG_KEY_BYTES_MAX);
         }
         memcpy(key, tags->texts[i], length);
         key[length] = '\0';
@@ -58,8 +64,8 @@ struct start_flags {
     bool json, restart;
 };
 
-static dj_status start_params(struct db_params *params, const struct start_flags *flags, const char *job,
-                              const char *payload) {
+static dj_status start_params(struct db_params *params, const struct start_flags *flags,
+                              const char *job, const char *payload) {
     params_add_text(params, job);
     DJ_TRY(add_checked_json(params, "PAYLOAD", payload));
     params_add_text(params, flags->queue);
@@ -94,29 +100,76 @@ static dj_status wait_for_end(PGconn *conn, const char *run_id, const char *wait
 dj_status command_start(int argc, char **argv) {
     struct start_flags flags = { .queue = "default" };
     const struct config_option options[] = {
-        { .flag = "queue", .value_name = "NAME", .default_text = "default", .help = "where it waits for a worker",
-          .kind = CONFIG_TEXT, .target = &flags.queue },
-        { .flag = "key", .value_name = "KEY", .help = "idempotency key: a repeated start is the same run",
-          .kind = CONFIG_TEXT, .target = &flags.key },
-        { .flag = "ttl", .value_name = "TIME", .help = "how long the key holds", .kind = CONFIG_TEXT, .target = &flags.ttl },
-        { .flag = "restart", .help = "a failed or cancelled run gives the key up", .kind = CONFIG_SWITCH, .target = &flags.restart },
-        { .flag = "max-attempts", .value_name = "N", .help = "attempts until it fails for good", .kind = CONFIG_INT,
-          .target = &flags.max_attempts, .min = 1, .max = 1000000 },
-        { .flag = "at", .value_name = "TIME", .help = "when it is due, RFC 3339", .kind = CONFIG_TEXT, .target = &flags.at },
-        { .flag = "priority", .value_name = "N", .default_text = "0", .help = "higher first", .kind = CONFIG_INT,
-          .target = &flags.priority, .min = -32768, .max = 32767 },
-        { .flag = "concurrency-key", .value_name = "KEY", .help = "runs of one key share a limit", .kind = CONFIG_TEXT,
+        { .flag = "queue",
+          .value_name = "NAME",
+          .default_text = "default",
+          .help = "where it waits for a worker",
+          .kind = CONFIG_TEXT,
+          .target = &flags.queue },
+        { .flag = "key",
+          .value_name = "KEY",
+          .help = "idempotency key: a repeated start is the same run",
+          .kind = CONFIG_TEXT,
+          .target = &flags.key },
+        { .flag = "ttl",
+          .value_name = "TIME",
+          .help = "how long the key holds",
+          .kind = CONFIG_TEXT,
+          .target = &flags.ttl },
+        { .flag = "restart",
+          .help = "a failed or cancelled run gives the key up",
+          .kind = CONFIG_SWITCH,
+          .target = &flags.restart },
+        { .flag = "max-attempts",
+          .value_name = "N",
+          .help = "attempts until it fails for good",
+          .kind = CONFIG_INT,
+          .target = &flags.max_attempts,
+          .min = 1,
+          .max = 1000000 },
+        { .flag = "at",
+          .value_name = "TIME",
+          .help = "when it is due, RFC 3339",
+          .kind = CONFIG_TEXT,
+          .target = &flags.at },
+        { .flag = "priority",
+          .value_name = "N",
+          .default_text = "0",
+          .help = "higher first",
+          .kind = CONFIG_INT,
+          .target = &flags.priority,
+          .min = -32768,
+          .max = 32767 },
+        { .flag = "concurrency-key",
+          .value_name = "KEY",
+          .help = "runs of one key share a limit",
+          .kind = CONFIG_TEXT,
           .target = &flags.concurrency_key },
-        { .flag = "timeout", .value_name = "TIME", .help = "of the whole run", .kind = CONFIG_TEXT, .target = &flags.timeout },
-        { .flag = "tag", .value_name = "KEY=VALUE", .help = "may be repeated", .kind = CONFIG_TEXTS, .target = &flags.tags },
-        { .flag = "wait", .value_name = "TIME", .help = "wait so long for its end, and show it", .kind = CONFIG_TEXT, .target = &flags.wait },
+        { .flag = "timeout",
+          .value_name = "TIME",
+          .help = "of the whole run",
+          .kind = CONFIG_TEXT,
+          .target = &flags.timeout },
+        { .flag = "tag",
+          .value_name = "KEY=VALUE",
+          .help = "may be repeated",
+          .kind = CONFIG_TEXTS,
+          .target = &flags.tags },
+        { .flag = "wait",
+          .value_name = "TIME",
+          .help = "wait so long for its end, and show it",
+          .kind = CONFIG_TEXT,
+          .target = &flags.wait },
         JSON_SWITCH(&flags.json),
         DATABASE_URL(&flags.url),
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable start", .arguments = "JOB [PAYLOAD]",
+    const struct config_command command = { .program = "durable start",
+                                            .arguments = "JOB [PAYLOAD]",
                                             .summary = "starts a run of a job; PAYLOAD is JSON",
-                                            .options = options, .arguments_min = 1, .arguments_max = 2 };
+                                            .options = options,
+                                            .arguments_min = 1,
+                                            .arguments_max = 2 };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
     const char *payload = argv[first + 1] != NULL ? argv[first + 1] : "{}";
@@ -153,23 +206,36 @@ dj_status command_event(int argc, char **argv) {
     const char *url = NULL, *correlation_key = NULL, *key = NULL;
     bool json = false;
     const struct config_option options[] = {
-        { .flag = "correlation-key", .value_name = "KEY", .help = "meets the waits for this key; none: waits without a key",
-          .kind = CONFIG_TEXT, .target = &correlation_key },
-        { .flag = "key", .value_name = "KEY", .help = "idempotency key: a repeated event is one", .kind = CONFIG_TEXT, .target = &key },
+        { .flag = "correlation-key",
+          .value_name = "KEY",
+          .help = "meets the waits for this key; none: waits without a key",
+          .kind = CONFIG_TEXT,
+          .target = &correlation_key },
+        { .flag = "key",
+          .value_name = "KEY",
+          .help = "idempotency key: a repeated event is one",
+          .kind = CONFIG_TEXT,
+          .target = &key },
         JSON_SWITCH(&json),
         DATABASE_URL(&url),
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable event", .arguments = "NAME [PAYLOAD]",
-                                            .summary = "sends an event to the runs that wait for it, now or later",
-                                            .options = options, .arguments_min = 1, .arguments_max = 2 };
+    const struct config_command command = {
+        .program = "durable event",
+        .arguments = "NAME [PAYLOAD]",
+        .summary = "sends an event to the runs that wait for it, now or later",
+        .options = options,
+        .arguments_min = 1,
+        .arguments_max = 2
+    };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_text(&params, argv[first]);
-    dj_status status = add_checked_json(&params, "PAYLOAD", argv[first + 1] != NULL ? argv[first + 1] : "{}");
+    dj_status status =
+        add_checked_json(&params, "PAYLOAD", argv[first + 1] != NULL ? argv[first + 1] : "{}");
     params_add_text(&params, correlation_key);
     params_add_text(&params, key);
     if (status == DJ_OK) {
@@ -199,7 +265,8 @@ static void draw_timeline(const PGresult *rows) {
             name_text = attempt_text;
             name = attempt;
         }
-        (void)printf("  %s %.*s  %-13.*s %.*s", mark, at, at_text, kind, kind_text, name, name_text);
+        (void)printf("  %s %.*s  %-13.*s %.*s", mark, at, at_text, kind, kind_text, name,
+                     name_text);
         if (took > 0) {
             (void)printf("  (%.*s ms)", took, took_text);
         }
@@ -211,8 +278,8 @@ static void draw_timeline(const PGresult *rows) {
 }
 
 static dj_status show_run(PGconn *conn, const struct uuid *id, bool json) {
-    static const char *const labels[] = { "run", "job", "queue", "status", "attempt", NULL,
-                                          "payload", "result", "error", "why" };
+    static const char *const labels[] = { "run", "job",     "queue",  "status", "attempt",
+                                          NULL,  "payload", "result", "error",  "why" };
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     AUTO(pgresult) PGresult *timeline = NULL;
@@ -253,10 +320,16 @@ static dj_status show_run(PGconn *conn, const struct uuid *id, bool json) {
 dj_status command_run(int argc, char **argv) {
     const char *url = NULL;
     bool json = false;
-    const struct config_option options[] = { JSON_SWITCH(&json), DATABASE_URL(&url), { .flag = NULL } };
-    const struct config_command command = { .program = "durable run", .arguments = "ID",
-                                            .summary = "shows a run, what it waits for, and its timeline",
-                                            .options = options, .arguments_min = 1, .arguments_max = 1 };
+    const struct config_option options[] = { JSON_SWITCH(&json),
+                                             DATABASE_URL(&url),
+                                             { .flag = NULL } };
+    const struct config_command command = { .program = "durable run",
+                                            .arguments = "ID",
+                                            .summary =
+                                                "shows a run, what it waits for, and its timeline",
+                                            .options = options,
+                                            .arguments_min = 1,
+                                            .arguments_max = 1 };
     int first;
     struct uuid id;
     PGconn *conn;
@@ -269,23 +342,43 @@ dj_status command_run(int argc, char **argv) {
 }
 
 dj_status command_runs(int argc, char **argv) {
-    static const char *const headings[] = { "ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "NOTE" };
-    static const char *const states[] = { "scheduled", "queued", "running", "waiting", "retrying",
-                                          "completed", "failed", "cancelled" };
+    static const char *const headings[] = { "ID",      "STATUS",  "JOB", "QUEUE",
+                                            "ATTEMPT", "CREATED", "NOTE" };
+    static const char *const states[] = { "scheduled", "queued",    "running", "waiting",
+                                          "retrying",  "completed", "failed",  "cancelled" };
     const char *url = NULL, *state = NULL, *job = NULL, *queue = NULL;
     int limit = 20;
     bool json = false;
     const struct config_option options[] = {
-        { .flag = "status", .value_name = "STATUS", .help = "only runs of this status", .kind = CONFIG_TEXT, .target = &state },
-        { .flag = "job", .value_name = "NAME", .help = "only runs of this job", .kind = CONFIG_TEXT, .target = &job },
-        { .flag = "queue", .value_name = "NAME", .help = "only runs in this queue", .kind = CONFIG_TEXT, .target = &queue },
-        { .flag = "limit", .value_name = "N", .default_text = "20", .help = "so many at most", .kind = CONFIG_INT,
-          .target = &limit, .min = 1, .max = 10000 },
+        { .flag = "status",
+          .value_name = "STATUS",
+          .help = "only runs of this status",
+          .kind = CONFIG_TEXT,
+          .target = &state },
+        { .flag = "job",
+          .value_name = "NAME",
+          .help = "only runs of this job",
+          .kind = CONFIG_TEXT,
+          .target = &job },
+        { .flag = "queue",
+          .value_name = "NAME",
+          .help = "only runs in this queue",
+          .kind = CONFIG_TEXT,
+          .target = &queue },
+        { .flag = "limit",
+          .value_name = "N",
+          .default_text = "20",
+          .help = "so many at most",
+          .kind = CONFIG_INT,
+          .target = &limit,
+          .min = 1,
+          .max = 10000 },
         JSON_SWITCH(&json),
         DATABASE_URL(&url),
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable runs", .summary = "lists runs, newest first",
+    const struct config_command command = { .program = "durable runs",
+                                            .summary = "lists runs, newest first",
                                             .options = options };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
@@ -294,8 +387,10 @@ dj_status command_runs(int argc, char **argv) {
         known = known || strcmp(state, states[i]) == 0;
     }
     if (!known) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--status %s is not known; scheduled, queued, running, waiting, "
-                                            "retrying, completed, failed and cancelled are", state);
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "--status %s is not known; scheduled, queued, running, waiting, "
+                       "retrying, completed, failed and cancelled are",
+                       state);
     }
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
@@ -314,13 +409,21 @@ dj_status command_cancel(int argc, char **argv) {
     const char *url = NULL, *reason = NULL;
     bool json = false, cancelled;
     const struct config_option options[] = {
-        { .flag = "reason", .value_name = "TEXT", .help = "why, for the timeline", .kind = CONFIG_TEXT, .target = &reason },
+        { .flag = "reason",
+          .value_name = "TEXT",
+          .help = "why, for the timeline",
+          .kind = CONFIG_TEXT,
+          .target = &reason },
         JSON_SWITCH(&json),
         DATABASE_URL(&url),
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable cancel", .arguments = "ID", .summary = "cancels a run",
-                                            .options = options, .arguments_min = 1, .arguments_max = 1 };
+    const struct config_command command = { .program = "durable cancel",
+                                            .arguments = "ID",
+                                            .summary = "cancels a run",
+                                            .options = options,
+                                            .arguments_min = 1,
+                                            .arguments_max = 1 };
     int first;
     dj_client *client;
     DJ_TRY(config_parse(&command, argc, argv, &first));
@@ -341,15 +444,26 @@ dj_status command_retry(int argc, char **argv) {
     int max_attempts = 0;
     bool json = false;
     const struct config_option options[] = {
-        { .flag = "max-attempts", .value_name = "N", .default_text = "as at first", .help = "so many further attempts",
-          .kind = CONFIG_INT, .target = &max_attempts, .min = 1, .max = 1000000 },
+        { .flag = "max-attempts",
+          .value_name = "N",
+          .default_text = "as at first",
+          .help = "so many further attempts",
+          .kind = CONFIG_INT,
+          .target = &max_attempts,
+          .min = 1,
+          .max = 1000000 },
         JSON_SWITCH(&json),
         DATABASE_URL(&url),
         { .flag = NULL },
     };
-    const struct config_command command = { .program = "durable retry", .arguments = "ID",
-                                            .summary = "lets a failed or cancelled run go on; completed steps are reused",
-                                            .options = options, .arguments_min = 1, .arguments_max = 1 };
+    const struct config_command command = {
+        .program = "durable retry",
+        .arguments = "ID",
+        .summary = "lets a failed or cancelled run go on; completed steps are reused",
+        .options = options,
+        .arguments_min = 1,
+        .arguments_max = 1
+    };
     int first;
     dj_client *client;
     DJ_TRY(config_parse(&command, argc, argv, &first));

@@ -1,4 +1,5 @@
-/* The commands of `durable`: each parses its own flags and answers its exit status by a dj_status. */
+/* The commands of `durable`: each parses its own flags and answers its exit status by a dj_status.
+ */
 #ifndef CLI_COMMANDS_H
 #define CLI_COMMANDS_H
 

@@ -1,5 +1,6 @@
-/* durable dev: everything on one machine. A private PostgreSQL in --dir, migrated; a scheduler; a worker with the modules
- * that were named. Ctrl-C stops all of it, and what was there goes on at the next start. */
+/* durable dev: everything on one machine. A private PostgreSQL in --dir, migrated; a scheduler; a
+ * worker with the modules that were named. Ctrl-C stops all of it, and what was there goes on at
+ * the next start. */
 #include "cli/dev.h"
 
 #include "cli/commands.h"
@@ -48,7 +49,9 @@ static dj_status find_program(const char *name, const char *build_folder, char o
             return DJ_OK;
         }
     }
-    return dj_fail(DJ_NOT_FOUND, "%s is not found beside this program; install all of Durable Jobs, or build it", name);
+    return dj_fail(DJ_NOT_FOUND,
+                   "%s is not found beside this program; install all of Durable Jobs, or build it",
+                   name);
 }
 
 /* DIR, absolute, made where it is not there; and ours alone. */
@@ -66,7 +69,8 @@ static dj_status open_dir(struct dev *dev, const char *dir, int *ret_lock) {
         return dj_fail(DJ_INVALID_ARGUMENT, "--dir %s cannot be written: %s", dir, strerror(errno));
     }
     if (flock(*ret_lock, LOCK_EX | LOCK_NB) != 0) {
-        return dj_fail(DJ_NOT_ALLOWED, "another durable dev uses %s; stop it, or choose another --dir", dev->dir);
+        return dj_fail(DJ_NOT_ALLOWED,
+                       "another durable dev uses %s; stop it, or choose another --dir", dev->dir);
     }
     return DJ_OK;
 }
@@ -106,9 +110,11 @@ static dj_status write_env(const struct dev *dev) {
     if (out == NULL) {
         return dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
     }
-    (void)fprintf(out, "DURABLE_DATABASE_URL=%s\nSTACKSHIFT_URL=http://127.0.0.1:%d\nSTACKSHIFT_API_KEY=%s\n",
-                  dev->postgres.url, dev->port, key);
-    return fclose(out) == 0 ? DJ_OK : dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
+    (void)fprintf(
+        out, "DURABLE_DATABASE_URL=%s\nSTACKSHIFT_URL=http://127.0.0.1:%d\nSTACKSHIFT_API_KEY=%s\n",
+        dev->postgres.url, dev->port, key);
+    return fclose(out) == 0 ? DJ_OK
+                            : dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
 }
 
 static dj_status migrate_database(const struct dev *dev) {
@@ -123,10 +129,15 @@ static dj_status migrate_database(const struct dev *dev) {
 static dj_status start_programs(struct dev *dev) {
     DJ_TRY(find_program("durable-scheduler", "server/scheduler", dev->programs[0]));
     DJ_TRY(find_program("durable-worker", "worker", dev->programs[1]));
-    (void)setenv("DURABLE_DATABASE_URL", dev->postgres.url, 1); /* not in argv: everybody can read that */
-    dev->scheduler = (struct child){ .name = "durable-scheduler", .stop_signal = SIGTERM, .death_signal = SIGTERM };
-    dev->worker = (struct child){ .name = "durable-worker", .stop_signal = SIGTERM, .death_signal = SIGTERM };
-    (void)snprintf(dev->scheduler.log, sizeof dev->scheduler.log, "%.4000s/scheduler.log", dev->dir);
+    (void)setenv("DURABLE_DATABASE_URL", dev->postgres.url,
+                 1); /* not in argv: everybody can read that */
+    dev->scheduler = (struct child){ .name = "durable-scheduler",
+                                     .stop_signal = SIGTERM,
+                                     .death_signal = SIGTERM };
+    dev->worker =
+        (struct child){ .name = "durable-worker", .stop_signal = SIGTERM, .death_signal = SIGTERM };
+    (void)snprintf(dev->scheduler.log, sizeof dev->scheduler.log, "%.4000s/scheduler.log",
+                   dev->dir);
     (void)snprintf(dev->worker.log, sizeof dev->worker.log, "%.4000s/worker.log", dev->dir);
     dev->scheduler_argv[0] = dev->programs[0];
     dev->scheduler.argv = dev->scheduler_argv;
@@ -149,7 +160,8 @@ static dj_status start_programs(struct dev *dev) {
 static dj_status check_modules(const struct dev *dev) {
     for (int i = 0; i < dev->modules.count; i++) {
         if (access(dev->modules.texts[i], R_OK) != 0) {
-            return dj_fail(DJ_INVALID_ARGUMENT, "--module %s cannot be read: %s", dev->modules.texts[i], strerror(errno));
+            return dj_fail(DJ_INVALID_ARGUMENT, "--module %s cannot be read: %s",
+                           dev->modules.texts[i], strerror(errno));
         }
     }
     return DJ_OK;
@@ -165,7 +177,8 @@ static void watch(struct dev *dev, const sigset_t *set) {
         }
         for (int i = 0; i < 2; i++) {
             if (child_has_ended(children[i])) {
-                (void)fprintf(stderr, "durable dev: %s ended by itself; starting it again. %s says why\n",
+                (void)fprintf(stderr,
+                              "durable dev: %s ended by itself; starting it again. %s says why\n",
                               children[i]->name, children[i]->log);
                 if (child_start(children[i]) != DJ_OK) {
                     (void)fprintf(stderr, "durable dev: %s\n", dj_error_message());
@@ -198,18 +211,38 @@ dj_status command_dev(int argc, char **argv) {
     const char *dir = "./.durable";
     dev.port = 7070;
     const struct config_option options[] = {
-        { .flag = "dir", .environment = "DURABLE_DEV_DIR", .value_name = "DIR", .default_text = "./.durable",
-          .help = "where the database, the logs and `env` lie", .kind = CONFIG_TEXT, .target = &dir },
-        { .flag = "port", .environment = "DURABLE_DEV_PORT", .value_name = "PORT", .default_text = "7070",
-          .help = "of the HTTP API", .kind = CONFIG_INT, .target = &dev.port, .min = 1, .max = 65535 },
-        { .flag = "module", .environment = "DURABLE_MODULE", .value_name = "FILE.so",
-          .help = "a module with handlers; may be repeated", .kind = CONFIG_TEXTS, .target = &dev.modules },
-        { .flag = "endpoint", .value_name = "URL", .help = "handlers over HTTP; not available yet",
-          .kind = CONFIG_TEXTS, .target = &dev.endpoints },
+        { .flag = "dir",
+          .environment = "DURABLE_DEV_DIR",
+          .value_name = "DIR",
+          .default_text = "./.durable",
+          .help = "where the database, the logs and `env` lie",
+          .kind = CONFIG_TEXT,
+          .target = &dir },
+        { .flag = "port",
+          .environment = "DURABLE_DEV_PORT",
+          .value_name = "PORT",
+          .default_text = "7070",
+          .help = "of the HTTP API",
+          .kind = CONFIG_INT,
+          .target = &dev.port,
+          .min = 1,
+          .max = 65535 },
+        { .flag = "module",
+          .environment = "DURABLE_MODULE",
+          .value_name = "FILE.so",
+          .help = "a module with handlers; may be repeated",
+          .kind = CONFIG_TEXTS,
+          .target = &dev.modules },
+        { .flag = "endpoint",
+          .value_name = "URL",
+          .help = "handlers over HTTP; not available yet",
+          .kind = CONFIG_TEXTS,
+          .target = &dev.endpoints },
         { .flag = NULL },
     };
     const struct config_command command = {
-        .program = "durable dev", .summary = "everything on this machine: PostgreSQL, scheduler, worker",
+        .program = "durable dev",
+        .summary = "everything on this machine: PostgreSQL, scheduler, worker",
         .details = "Ctrl-C stops all of it; started again, it goes on with what was there.\n"
                    "DIR/env has the lines that other programs need: set -a; . DIR/env",
         .options = options,
@@ -222,7 +255,9 @@ dj_status command_dev(int argc, char **argv) {
     }
     DJ_TRY(check_modules(&dev));
     if (!port_is_free(dev.port)) {
-        return dj_fail(DJ_UNAVAILABLE, "port %d is in use; stop what uses it, or choose another with --port", dev.port);
+        return dj_fail(DJ_UNAVAILABLE,
+                       "port %d is in use; stop what uses it, or choose another with --port",
+                       dev.port);
     }
     DJ_TRY(open_dir(&dev, dir, &lock));
     (void)sigemptyset(&set);
@@ -232,7 +267,8 @@ dj_status command_dev(int argc, char **argv) {
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
     dj_status status = start_all(&dev);
     if (status == DJ_OK) {
-        (void)printf("durable dev: ready; `set -a; . %s/env` names the database, logs are in %s\n", dev.dir, dev.dir);
+        (void)printf("durable dev: ready; `set -a; . %s/env` names the database, logs are in %s\n",
+                     dev.dir, dev.dir);
         (void)fflush(stdout);
         watch(&dev, &set);
     }

@@ -11,10 +11,10 @@ struct child {
     const char *name;
     char **argv; /* owned by whoever started it */
     char log[PATH_MAX];
-    pid_t pid;          /* 0: not running */
+    pid_t pid; /* 0: not running */
     int stop_signal;
-    int death_signal;   /* what it gets if we are killed */
-    uid_t uid;          /* 0: as we are */
+    int death_signal; /* what it gets if we are killed */
+    uid_t uid;        /* 0: as we are */
     gid_t gid;
     const char *user;
 };
@@ -39,8 +39,8 @@ void child_stop(struct child *child, int timeout_ms);
 /** Takes in a child that has ended by itself. True: this one has. */
 bool child_has_ended(struct child *child);
 
-/** Finds PostgreSQL's programs, makes the cluster in DIR where there is none, and starts the server. DIR is
- *  absolute. As root the server runs as user postgres. */
+/** Finds PostgreSQL's programs, makes the cluster in DIR where there is none, and starts the
+ * server. DIR is absolute. As root the server runs as user postgres. */
 MUST_CHECK dj_status dev_postgres_start(struct dev_postgres *postgres, const char *dir);
 void dev_postgres_stop(struct dev_postgres *postgres);
 

@@ -1,4 +1,5 @@
-/* Child processes of durable dev. Each dies with us, however we die: the kernel sends it a signal. */
+/* Child processes of durable dev. Each dies with us, however we die: the kernel sends it a signal.
+ */
 #include "cli/dev.h"
 
 #include <errno.h>

@@ -13,8 +13,9 @@ static void print_usage(FILE *out) {
     for (int i = 0; i < command_count; i++) {
         (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
     }
-    (void)fprintf(out, "\n`durable COMMAND --help` shows a command's options. The database is named by "
-                       "DURABLE_DATABASE_URL.\n");
+    (void)fprintf(out,
+                  "\n`durable COMMAND --help` shows a command's options. The database is named by "
+                  "DURABLE_DATABASE_URL.\n");
 }
 
 int main(int argc, char **argv) {

@@ -85,8 +85,10 @@ static dj_status state_of(PGconn *conn, const PGresult *applied, const struct em
         int name_length, sum_length;
         const char *name = text_at(applied, row, 0, &name_length);
         const char *sum = text_at(applied, row, 1, &sum_length);
-        if ((size_t)name_length == strlen(file->name) && memcmp(name, file->name, (size_t)name_length) == 0) {
-            bool same = (size_t)sum_length == strlen(checksum) && memcmp(sum, checksum, (size_t)sum_length) == 0;
+        if ((size_t)name_length == strlen(file->name) &&
+            memcmp(name, file->name, (size_t)name_length) == 0) {
+            bool same = (size_t)sum_length == strlen(checksum) &&
+                        memcmp(sum, checksum, (size_t)sum_length) == 0;
             *ret_state = same ? FILE_APPLIED : FILE_CHANGED;
         }
     }
@@ -106,12 +108,14 @@ static dj_status note_applied(PGconn *conn, const struct embedded_file *file) {
     return status;
 }
 
-/* Some files in one transaction. Whoever waits behind us for a lock waits 2 s at most; then we let go, and try again. */
+/* Some files in one transaction. Whoever waits behind us for a lock waits 2 s at most; then we let
+ * go, and try again. */
 static dj_status apply(PGconn *conn, const struct embedded_file *files, int count) {
     dj_status status = DJ_OK;
     for (int tries = 0; tries < LOCK_TRIES_MAX; tries++) {
-        status = command(conn, "begin; set local lock_timeout = '2s'; set local check_function_bodies = off; "
-                               "set local client_min_messages = warning");
+        status = command(
+            conn, "begin; set local lock_timeout = '2s'; set local check_function_bodies = off; "
+                  "set local client_min_messages = warning");
         for (int i = 0; i < count && status == DJ_OK; i++) {
             status = command(conn, files[i].text);
             if (status != DJ_OK && status != DJ_UNAVAILABLE) {
@@ -128,7 +132,8 @@ static dj_status apply(PGconn *conn, const struct embedded_file *files, int coun
         }
         char reason[512];
         (void)snprintf(reason, sizeof reason, "%s", dj_error_message());
-        if (PQstatus(conn) != CONNECTION_OK || command(conn, "rollback") != DJ_OK || status != DJ_UNAVAILABLE) {
+        if (PQstatus(conn) != CONNECTION_OK || command(conn, "rollback") != DJ_OK ||
+            status != DJ_UNAVAILABLE) {
             return dj_fail(status, "%s", reason);
         }
         (void)fprintf(stderr, "durable migrate: %s; trying again\n", reason);
@@ -150,8 +155,10 @@ static dj_status migrate_locked(PGconn *conn, int *ret_applied) {
         enum file_state state;
         DJ_TRY(state_of(conn, applied, &migrations[i], &state));
         if (state == FILE_CHANGED && i < first_function) {
-            return dj_fail(DJ_NOT_ALLOWED, "migration %s was changed after it was applied; released table "
-                                           "files stay as they are, add a new file instead", migrations[i].name);
+            return dj_fail(DJ_NOT_ALLOWED,
+                           "migration %s was changed after it was applied; released table "
+                           "files stay as they are, add a new file instead",
+                           migrations[i].name);
         }
         functions_changed |= i >= first_function && state != FILE_APPLIED;
     }
@@ -181,7 +188,8 @@ dj_status migrate(PGconn *conn, int *ret_applied) {
     for (int tries = 0; !locked; tries++) {
         DJ_TRY(call_bool(conn, &CALL_MIGRATE_LOCK, &locked));
         if (!locked && tries >= LOCK_TRIES_MAX) {
-            return dj_fail(DJ_UNAVAILABLE, "another migration is running; try again when it is done");
+            return dj_fail(DJ_UNAVAILABLE,
+                           "another migration is running; try again when it is done");
         }
         if (!locked) {
             pause_ms(200);
@@ -192,7 +200,8 @@ dj_status migrate(PGconn *conn, int *ret_applied) {
     (void)snprintf(reason, sizeof reason, "%s", dj_error_message());
     bool unlocked;
     if (PQstatus(conn) == CONNECTION_OK) {
-        (void)!call_bool(conn, &CALL_MIGRATE_UNLOCK, &unlocked); /* it goes with the session at the latest */
+        (void)!call_bool(conn, &CALL_MIGRATE_UNLOCK,
+                         &unlocked); /* it goes with the session at the latest */
     }
     return status == DJ_OK ? DJ_OK : dj_fail(status, "%s", reason);
 }
@@ -209,8 +218,8 @@ static dj_status print_state(PGconn *conn, bool json, bool plan) {
         DJ_TRY(state_of(conn, applied, &migrations[i], &state));
         bool refused = state == FILE_CHANGED && !is_function_file(&migrations[i]);
         if (json) {
-            (void)printf("%s{\"name\": \"%s\", \"status\": \"%s\"}", i == 0 ? "" : ", ", migrations[i].name,
-                         refused ? "refused" : states[state]);
+            (void)printf("%s{\"name\": \"%s\", \"status\": \"%s\"}", i == 0 ? "" : ", ",
+                         migrations[i].name, refused ? "refused" : states[state]);
         } else if (!plan) {
             (void)printf("%-8s  %s\n", refused ? "refused" : states[state], migrations[i].name);
         } else if (state != FILE_APPLIED) {
@@ -228,22 +237,31 @@ dj_status command_migrate(int argc, char **argv) {
     const char *url = NULL;
     bool json = false, plan = false;
     const struct config_option options[] = {
-        { .flag = "plan", .help = "only show what would be done, and which lock each statement takes",
-          .kind = CONFIG_SWITCH, .target = &plan },
+        { .flag = "plan",
+          .help = "only show what would be done, and which lock each statement takes",
+          .kind = CONFIG_SWITCH,
+          .target = &plan },
         { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &json },
-        { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",
-          .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = &url },
+        { .flag = "database-url",
+          .environment = "DURABLE_DATABASE_URL",
+          .value_name = "URL",
+          .help = "the PostgreSQL to work on",
+          .kind = CONFIG_TEXT,
+          .target = &url },
         { .flag = NULL },
     };
-    const struct config_command spec = { .program = "durable migrate", .arguments = "[status]",
+    const struct config_command spec = { .program = "durable migrate",
+                                         .arguments = "[status]",
                                          .summary = "sets a database up, or brings it up to date",
-                                         .options = options, .arguments_max = 1 };
+                                         .options = options,
+                                         .arguments_max = 1 };
     int first, applied = 0;
     PGconn *conn;
     DJ_TRY(config_parse(&spec, argc, argv, &first));
     bool status_only = argv[first] != NULL && strcmp(argv[first], "status") == 0;
     if (argv[first] != NULL && !status_only) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "'%s' is not allowed here; nothing or `status` is", argv[first]);
+        return dj_fail(DJ_INVALID_ARGUMENT, "'%s' is not allowed here; nothing or `status` is",
+                       argv[first]);
     }
     DJ_TRY(db_conn_open(url, "durable migrate", &conn));
     dj_status status;

@@ -49,7 +49,8 @@ dj_status print_table(const PGresult *rows, const char *const headings[], int co
         }
     }
     for (int column = 0; column < count; column++) {
-        print_cell(headings[column], (int)strlen(headings[column]), widths[column], column == count - 1);
+        print_cell(headings[column], (int)strlen(headings[column]), widths[column],
+                   column == count - 1);
     }
     (void)putchar('\n');
     for (int row = 0; row < PQntuples(rows); row++) {
@@ -71,8 +72,8 @@ dj_status print_json(const PGresult *rows) {
     return DJ_OK;
 }
 
-dj_status call_once(const char *conninfo, const struct db_call *call, const struct db_params *params,
-                    PGresult **ret_rows) {
+dj_status call_once(const char *conninfo, const struct db_call *call,
+                    const struct db_params *params, PGresult **ret_rows) {
     PGconn *conn;
     DJ_TRY(db_conn_open(conninfo, "durable", &conn));
     dj_status status = db_exec(conn, call, params, ret_rows);

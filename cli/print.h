@@ -2,8 +2,8 @@
 #ifndef CLI_PRINT_H
 #define CLI_PRINT_H
 
-#include "common/db_params.h"
 #include "common/db_calls.h"
+#include "common/db_params.h"
 #include "common/status.h"
 #include <libpq-fe.h>
 

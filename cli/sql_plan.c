@@ -1,5 +1,6 @@
-/* Splits a migration into statements (comments, quotes and dollar quotes are passed over as a whole), and looks up the
- * lock of each by how it begins. It knows the forms that migrations use, and says so of others. */
+/* Splits a migration into statements (comments, quotes and dollar quotes are passed over as a
+ * whole), and looks up the lock of each by how it begins. It knows the forms that migrations use,
+ * and says so of others. */
 #include "cli/sql_plan.h"
 
 #include <ctype.h>

@@ -4,7 +4,8 @@
 
 #include <stdio.h>
 
-/** Prints a line for each statement: the lock that it takes on what was there before, and how it begins. */
+/** Prints a line for each statement: the lock that it takes on what was there before, and how it
+ * begins. */
 void sql_plan_print(const char *sql, FILE *out);
 
 #endif

@@ -4,7 +4,8 @@
 #include "common/db_calls.h"
 #include "common/db_rows.h"
 
-dj_status dj_cancel(dj_client *client, const char *run_id, const char *reason, bool *ret_cancelled) {
+dj_status dj_cancel(dj_client *client, const char *run_id, const char *reason,
+                    bool *ret_cancelled) {
     struct uuid id;
     DJ_TRY(uuid_parse("run_id", run_id, &id));
     struct db_params params;

@@ -61,7 +61,8 @@ static dj_status result_look(dj_client *client, const char *run_id, json_object 
     AUTO(json) json_object *error = NULL;
     DJ_TRY(read_json(rows, RESULT_ERROR, &error));
     const char *message = json_object_get_string(json_object_object_get(error, "message"));
-    return dj_fail(failed ? DJ_FAILED : DJ_CANCELLED, "%s", message != NULL ? message : "no reason is known");
+    return dj_fail(failed ? DJ_FAILED : DJ_CANCELLED, "%s",
+                   message != NULL ? message : "no reason is known");
 }
 
 static int64_t now_ms(void) {

@@ -1,4 +1,5 @@
-/* Starting runs. The database checks all arguments; durations are read here, so that both sides take the same texts. */
+/* Starting runs. The database checks all arguments; durations are read here, so that both sides
+ * take the same texts. */
 #include "client/client.h"
 
 #include "common/auto.h"
@@ -81,13 +82,14 @@ static void add_payloads(struct db_params *params, size_t count, json_object *co
     params_array_end(params);
 }
 
-dj_status dj_start_many(dj_client *client, const char *job, size_t count, json_object *const payloads[],
-                        const char *const idempotency_keys[], const dj_start_options *options,
-                        char (*ret_run_ids)[DJ_ID_BYTES]) {
+dj_status dj_start_many(dj_client *client, const char *job, size_t count,
+                        json_object *const payloads[], const char *const idempotency_keys[],
+                        const dj_start_options *options, char (*ret_run_ids)[DJ_ID_BYTES]) {
     options = options != NULL ? options : &defaults;
     if (options->idempotency_key != NULL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "options.idempotency_key is not allowed for many runs; give "
-                                            "idempotency_keys, one for each");
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "options.idempotency_key is not allowed for many runs; give "
+                       "idempotency_keys, one for each");
     }
     struct db_params params;
     params_init(&params);
@@ -111,7 +113,8 @@ dj_status dj_start_many(dj_client *client, const char *job, size_t count, json_o
     params_done(&params);
     DJ_TRY(status);
     if ((size_t)PQntuples(rows) != count) {
-        return dj_fail(DJ_INTERNAL, "%d runs were started where %zu were asked for", PQntuples(rows), count);
+        return dj_fail(DJ_INTERNAL, "%d runs were started where %zu were asked for",
+                       PQntuples(rows), count);
     }
     for (size_t i = 0; i < count; i++) {
         DJ_TRY(rows_id(rows, (int)i, ret_run_ids[i]));

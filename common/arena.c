@@ -36,7 +36,8 @@ void *arena_alloc(struct arena *arena, size_t bytes) {
     if (rounded > arena->left) {
         size_t size = arena->chunks == NULL ? CHUNK_BYTES_MIN : arena->chunks->bytes * 2;
         size = size > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : size;
-        size = size < rounded + sizeof(struct arena_chunk) ? rounded + sizeof(struct arena_chunk) : size;
+        size = size < rounded + sizeof(struct arena_chunk) ? rounded + sizeof(struct arena_chunk)
+                                                           : size;
         struct arena_chunk *chunk = malloc(size);
         if (chunk == NULL) {
             return NULL;

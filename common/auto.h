@@ -1,4 +1,5 @@
-/* Resources that clean up after themselves: AUTO(json) json_object *value = NULL; and giving them away: TAKE. */
+/* Resources that clean up after themselves: AUTO(json) json_object *value = NULL; and giving them
+ * away: TAKE. */
 #ifndef COMMON_AUTO_H
 #define COMMON_AUTO_H
 

@@ -1,4 +1,5 @@
-/* Every limit, with its unit. Those of the contract have a twin in migrations/functions/10_check.sql. */
+/* Every limit, with its unit. Those of the contract have a twin in
+ * migrations/functions/10_check.sql. */
 #ifndef COMMON_BOUNDS_H
 #define COMMON_BOUNDS_H
 

@@ -1,4 +1,5 @@
-/* Bytes that grow up to a limit. Always closed by a zero byte, so that text can be read as it is. */
+/* Bytes that grow up to a limit. Always closed by a zero byte, so that text can be read as it is.
+ */
 #ifndef COMMON_BUF_H
 #define COMMON_BUF_H
 

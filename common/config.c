@@ -13,15 +13,16 @@ static dj_status set_int(const struct config_option *option, const char *name, c
     errno = 0;
     long value = strtol(text, &end, 10);
     if (end == text || *end != '\0' || errno != 0 || value < option->min || value > option->max) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "%s '%s' is not allowed; a number from %ld to %ld is", name,
-                       text, option->min, option->max);
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s '%s' is not allowed; a number from %ld to %ld is",
+                       name, text, option->min, option->max);
     }
     *(int *)option->target = (int)value;
     return DJ_OK;
 }
 
 /* `name` is the flag or the variable, for the error. */
-static dj_status set_option(const struct config_option *option, const char *name, const char *text) {
+static dj_status set_option(const struct config_option *option, const char *name,
+                            const char *text) {
     switch (option->kind) {
     case CONFIG_TEXT:
         *(const char **)option->target = text;
@@ -134,7 +135,8 @@ static dj_status read_flag(const struct config_command *command, int argc, char 
     return set_option(option, shown, argv[*at]);
 }
 
-dj_status config_parse(const struct config_command *command, int argc, char **argv, int *ret_first) {
+dj_status config_parse(const struct config_command *command, int argc, char **argv,
+                       int *ret_first) {
     DJ_TRY(read_environment(command));
     int kept = 0;
     bool flags = true;
@@ -152,8 +154,9 @@ dj_status config_parse(const struct config_command *command, int argc, char **ar
     }
     bool too_many = command->arguments_max >= 0 && kept > command->arguments_max;
     if (kept < command->arguments_min || too_many) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "%s; usage: %s %s", too_many ? "too many arguments" : "an argument is missing",
-                       command->program, command->arguments == NULL ? "" : command->arguments);
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s; usage: %s %s",
+                       too_many ? "too many arguments" : "an argument is missing", command->program,
+                       command->arguments == NULL ? "" : command->arguments);
     }
     argv[1 + kept] = NULL;
     *ret_first = 1;
@@ -171,9 +174,9 @@ void config_print_help(const struct config_command *command, FILE *out) {
     for (const struct config_option *option = command->options; option->flag != NULL; option++) {
         char left[64];
         (void)snprintf(left, sizeof left, "--%s %s", option->flag,
-                       option->kind == CONFIG_SWITCH  ? ""
-                       : option->value_name == NULL ? "VALUE"
-                                                    : option->value_name);
+                       option->kind == CONFIG_SWITCH ? ""
+                       : option->value_name == NULL  ? "VALUE"
+                                                     : option->value_name);
         (void)fprintf(out, "  %-26s %s", left, option->help);
         if (option->default_text != NULL) {
             (void)fprintf(out, " (default: %s)", option->default_text);

@@ -1,4 +1,5 @@
-/* Settings from flags and the environment, by one table: parsing, checks and --help come from it. */
+/* Settings from flags and the environment, by one table: parsing, checks and --help come from it.
+ */
 #ifndef COMMON_CONFIG_H
 #define COMMON_CONFIG_H
 
@@ -21,9 +22,9 @@ struct config_texts {
 };
 
 struct config_option {
-    const char *flag; /* without the dashes; NULL ends the table */
-    const char *environment; /* NULL: none */
-    const char *value_name;  /* "URL", in the help */
+    const char *flag;         /* without the dashes; NULL ends the table */
+    const char *environment;  /* NULL: none */
+    const char *value_name;   /* "URL", in the help */
     const char *default_text; /* in the help; the target holds the value itself */
     const char *help;
     enum config_kind kind;
@@ -35,13 +36,13 @@ struct config_command {
     const char *program;   /* "durable-worker", "durable start" */
     const char *arguments; /* "JOB [PAYLOAD]"; NULL: none */
     const char *summary;
-    const char *details;   /* more for the help, or NULL */
+    const char *details; /* more for the help, or NULL */
     const struct config_option *options;
     int arguments_min, arguments_max; /* -1: any number */
 };
 
-/** Reads the environment, then the flags; argv[0] is passed over. --help and --version print and exit(0).
- *  The arguments that are not flags are moved to argv[*ret_first] and behind. */
+/** Reads the environment, then the flags; argv[0] is passed over. --help and --version print and
+ * exit(0). The arguments that are not flags are moved to argv[*ret_first] and behind. */
 MUST_CHECK dj_status config_parse(const struct config_command *command, int argc, char **argv,
                                   int *ret_first);
 

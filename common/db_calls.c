@@ -10,21 +10,23 @@
                                 .param_count = sizeof id##_TYPES / sizeof(Oid),                    \
                                 .param_types = id##_TYPES }
 
-const struct db_call CALL_UUID_V7 = { .name = "uuid_v7", .sql = "select durable_internal.uuid_v7()" };
+const struct db_call CALL_UUID_V7 = { .name = "uuid_v7",
+                                      .sql = "select durable_internal.uuid_v7()" };
 
 CALL(CALL_WORKER_REGISTER, "worker_register",
      "select durable_internal.worker_register($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", DB_UUID,
      DB_TEXT, DB_TEXT, DB_INT4, DB_TEXT, DB_INT4, DB_INT8, DB_TEXT_ARRAY, DB_JSONB_ARRAY, DB_TEXT);
 CALL(CALL_WORKER_SESSION, "worker_session", "select durable_internal.worker_session($1)", DB_UUID);
 CALL(CALL_LOCK_TURN, "lock_turn", "select durable_internal.lock_turn($1, $2)", DB_UUID, DB_INT4);
-CALL(CALL_COMMIT, "commit",
-     "select * from durable_internal.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "
-     "$14, $15, $16, $17, $18, $19, $20, $21, $22)",
-     DB_UUID, /* steps */ DB_UUID_ARRAY, DB_INT8_ARRAY, DB_INT4_ARRAY, DB_INT4_ARRAY, DB_TEXT_ARRAY,
-     DB_TEXT_ARRAY, DB_JSONB_ARRAY, DB_JSONB_ARRAY, DB_INT8_ARRAY, /* dones */ DB_UUID_ARRAY,
-     DB_INT8_ARRAY, DB_JSONB_ARRAY, /* others */ DB_UUID_ARRAY, DB_INT8_ARRAY, DB_TEXT_ARRAY,
-     DB_JSONB_ARRAY, /* logs */ DB_UUID_ARRAY, DB_INT4_ARRAY, DB_INT8_ARRAY, DB_TEXT_ARRAY,
-     DB_TEXT_ARRAY);
+CALL(
+    CALL_COMMIT, "commit",
+    "select * from durable_internal.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "
+    "$14, $15, $16, $17, $18, $19, $20, $21, $22)",
+    DB_UUID, /* steps */ DB_UUID_ARRAY, DB_INT8_ARRAY, DB_INT4_ARRAY, DB_INT4_ARRAY, DB_TEXT_ARRAY,
+    DB_TEXT_ARRAY, DB_JSONB_ARRAY, DB_JSONB_ARRAY, DB_INT8_ARRAY, /* dones */ DB_UUID_ARRAY,
+    DB_INT8_ARRAY, DB_JSONB_ARRAY, /* others */ DB_UUID_ARRAY, DB_INT8_ARRAY, DB_TEXT_ARRAY,
+    DB_JSONB_ARRAY, /* logs */ DB_UUID_ARRAY, DB_INT4_ARRAY, DB_INT8_ARRAY, DB_TEXT_ARRAY,
+    DB_TEXT_ARRAY);
 CALL(CALL_CLAIM, "claim", "select * from durable_internal.claim($1, $2, $3)", DB_UUID, DB_INT4,
      DB_INT4);
 CALL(CALL_BEAT, "beat", "select durable_internal.beat($1, $2, $3, $4)", DB_UUID, DB_UUID_ARRAY,
@@ -47,7 +49,8 @@ const struct db_call CALL_REAP = { .name = "reap", .sql = "select durable_intern
 const struct db_call CALL_END_SESSIONS = { .name = "end_sessions",
                                            .sql = "select durable_internal.end_sessions()" };
 CALL(CALL_MOVE_MARKS, "move_marks", "select durable_internal.move_marks($1)", DB_INT8);
-CALL(CALL_MAKE_PARTITIONS, "make_partitions", "select durable_internal.make_partitions($1)", DB_INT4);
+CALL(CALL_MAKE_PARTITIONS, "make_partitions", "select durable_internal.make_partitions($1)",
+     DB_INT4);
 
 /* Times and durations go as texts: PostgreSQL reads both as we write them. */
 CALL(CALL_START, "start",
@@ -56,20 +59,23 @@ CALL(CALL_START, "start",
      DB_TEXT, DB_JSONB, DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4, DB_TEXT, DB_INT4, DB_TEXT, DB_TEXT,
      DB_JSONB, DB_JSONB);
 CALL(CALL_START_MANY, "start_many",
-     "select durable.start_many($1, $2, $3, $4, $5::text::interval, $6, $7::text::timestamptz, $8, $9, "
+     "select durable.start_many($1, $2, $3, $4, $5::text::interval, $6, $7::text::timestamptz, $8, "
+     "$9, "
      "$10::text::interval, $11, $12)",
      DB_TEXT, DB_JSONB_ARRAY, DB_TEXT, DB_TEXT_ARRAY, DB_TEXT, DB_INT4, DB_TEXT, DB_INT4, DB_TEXT,
      DB_TEXT, DB_JSONB, DB_JSONB);
 CALL(CALL_SEND_EVENT, "send_event", "select durable.send_event($1, $2, $3, $4)", DB_TEXT, DB_JSONB,
      DB_TEXT, DB_TEXT);
 CALL(CALL_RUN_GET, "run_get", "select to_jsonb(r) from durable.runs r where r.id = $1", DB_UUID);
-CALL(CALL_RESULT, "result", "select status, result, error from durable.runs where id = $1", DB_UUID);
+CALL(CALL_RESULT, "result", "select status, result, error from durable.runs where id = $1",
+     DB_UUID);
 CALL(CALL_CANCEL, "cancel", "select durable.cancel($1, $2)", DB_UUID, DB_TEXT);
 CALL(CALL_RETRY, "retry", "select durable.retry($1, $2)", DB_UUID, DB_INT4);
 
 /* Newest first: ids are by time. Null filters let everything through. */
 #define RUNS_FILTER                                                                                \
-    " from durable.runs r where ($1::text is null or r.status = $1) and ($2::text is null or r.job = $2)" \
+    " from durable.runs r where ($1::text is null or r.status = $1) and ($2::text is null or "     \
+    "r.job = $2)"                                                                                  \
     " and ($3::text is null or r.queue = $3) order by r.id desc limit $4"
 CALL(CALL_RUNS_TABLE, "runs_table",
      "select r.id::text, r.status, r.job, r.queue, r.attempt || '/' || r.max_attempts, "
@@ -77,7 +83,8 @@ CALL(CALL_RUNS_TABLE, "runs_table",
      "r.waiting_for ->> 'kind', '')" RUNS_FILTER,
      DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
 CALL(CALL_RUNS_JSON, "runs_json",
-     "select jsonb_build_object('runs', coalesce(jsonb_agg(durable_internal.run_json(f)), '[]'))::text "
+     "select jsonb_build_object('runs', coalesce(jsonb_agg(durable_internal.run_json(f)), "
+     "'[]'))::text "
      "from (select r.*" RUNS_FILTER ") as f",
      DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
 CALL(CALL_RUN_TABLE, "run_table",
@@ -85,14 +92,18 @@ CALL(CALL_RUN_TABLE, "run_table",
      "r.payload::text, coalesce(r.result::text, ''), coalesce((r.error ->> 'name') || ': ' || "
      "(r.error ->> 'message'), ''), durable.why(r.id) from durable.runs r where r.id = $1",
      DB_UUID);
-CALL(CALL_RUN_JSON, "run_json",
-     "select (durable_internal.run_json(r) || jsonb_build_object('why', durable.why(r.id), 'timeline', "
-     "(select coalesce(jsonb_agg(jsonb_build_object('at', durable_internal.json_time(t.at), 'kind', "
-     "t.kind, 'name', t.name, 'attempt', t.attempt, 'durationMs', t.duration_ms, 'detail', t.detail)), "
-     "'[]') from durable.timeline(r.id) as t)))::text from durable.runs r where r.id = $1",
-     DB_UUID);
+CALL(
+    CALL_RUN_JSON, "run_json",
+    "select (durable_internal.run_json(r) || jsonb_build_object('why', durable.why(r.id), "
+    "'timeline', "
+    "(select coalesce(jsonb_agg(jsonb_build_object('at', durable_internal.json_time(t.at), 'kind', "
+    "t.kind, 'name', t.name, 'attempt', t.attempt, 'durationMs', t.duration_ms, 'detail', "
+    "t.detail)), "
+    "'[]') from durable.timeline(r.id) as t)))::text from durable.runs r where r.id = $1",
+    DB_UUID);
 CALL(CALL_TIMELINE_TABLE, "timeline_table",
-     "select to_char(t.at - first_value(t.at) over (), 'HH24:MI:SS.MS'), t.kind, coalesce(t.name, ''), "
+     "select to_char(t.at - first_value(t.at) over (), 'HH24:MI:SS.MS'), t.kind, coalesce(t.name, "
+     "''), "
      "t.attempt::text, coalesce(round(t.duration_ms::numeric, 1)::text, ''), "
      "coalesce(t.detail ->> 'error', t.detail ->> 'message', '') from durable.timeline($1) as t",
      DB_UUID);
@@ -104,11 +115,12 @@ const struct db_call CALL_QUEUES_TABLE = {
 };
 const struct db_call CALL_QUEUES_JSON = {
     .name = "queues_json",
-    .sql = "select jsonb_build_object('queues', coalesce(jsonb_agg(jsonb_build_object('name', name, "
-           "'depth', depth, 'running', running, 'paused', paused, 'oldestAgeMs', "
-           "round(extract(epoch from oldest_age) * 1000), 'deadLetterQueue', dead_letter_queue, "
-           "'maxAttempts', max_attempts, 'backoff', backoff) order by name), '[]'))::text "
-           "from durable.queues"
+    .sql =
+        "select jsonb_build_object('queues', coalesce(jsonb_agg(jsonb_build_object('name', name, "
+        "'depth', depth, 'running', running, 'paused', paused, 'oldestAgeMs', "
+        "round(extract(epoch from oldest_age) * 1000), 'deadLetterQueue', dead_letter_queue, "
+        "'maxAttempts', max_attempts, 'backoff', backoff) order by name), '[]'))::text "
+        "from durable.queues"
 };
 const struct db_call CALL_WORKERS_TABLE = {
     .name = "workers_table",
@@ -118,22 +130,22 @@ const struct db_call CALL_WORKERS_TABLE = {
 };
 const struct db_call CALL_WORKERS_JSON = {
     .name = "workers_json",
-    .sql = "select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', id, 'name', "
-           "name, 'pid', pid, 'version', version, 'status', status, 'jobs', jobs, 'queues', queues, "
-           "'slots', slots, 'inHand', in_hand, 'startedAt', durable_internal.json_time(started_at), "
-           "'beatAt', durable_internal.json_time(beat_at)) order by started_at), '[]'))::text "
-           "from durable.workers"
+    .sql =
+        "select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', id, "
+        "'name', "
+        "name, 'pid', pid, 'version', version, 'status', status, 'jobs', jobs, 'queues', queues, "
+        "'slots', slots, 'inHand', in_hand, 'startedAt', durable_internal.json_time(started_at), "
+        "'beatAt', durable_internal.json_time(beat_at)) order by started_at), '[]'))::text "
+        "from durable.workers"
 };
 CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
 CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
 
 /* One lock for all who migrate, of the session: files are applied in transactions of their own. */
-const struct db_call CALL_MIGRATE_LOCK = {
-    .name = "migrate_lock", .sql = "select pg_try_advisory_lock(1684698987, -3)"
-};
-const struct db_call CALL_MIGRATE_UNLOCK = {
-    .name = "migrate_unlock", .sql = "select pg_advisory_unlock(1684698987, -3)"
-};
+const struct db_call CALL_MIGRATE_LOCK = { .name = "migrate_lock",
+                                           .sql = "select pg_try_advisory_lock(1684698987, -3)" };
+const struct db_call CALL_MIGRATE_UNLOCK = { .name = "migrate_unlock",
+                                             .sql = "select pg_advisory_unlock(1684698987, -3)" };
 const struct db_call CALL_MIGRATION_TABLE = {
     .name = "migration_table", .sql = "select to_regclass('durable_internal.migration') is not null"
 };
@@ -143,7 +155,8 @@ const struct db_call CALL_MIGRATION_LIST = {
            "from durable_internal.migration order by name"
 };
 CALL(CALL_MIGRATION_NOTE, "migration_note",
-     "insert into durable_internal.migration (name, checksum) values ($1, $2) on conflict (name) do update "
+     "insert into durable_internal.migration (name, checksum) values ($1, $2) on conflict (name) "
+     "do update "
      "set checksum = excluded.checksum, applied_at = clock_timestamp() returning name",
      DB_TEXT, DB_TEXT);
 CALL(CALL_CHECKSUM, "checksum", "select encode(sha256(convert_to($1, 'UTF8')), 'hex')", DB_TEXT);

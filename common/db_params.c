@@ -21,9 +21,11 @@ dj_status params_status(const struct db_params *params) {
 }
 
 const char *const *params_values(const struct db_params *params) {
-    struct db_params *filled = (struct db_params *)params; /* where the buffer lies is known only now */
+    struct db_params *filled =
+        (struct db_params *)params; /* where the buffer lies is known only now */
     for (int i = 0; i < params->count; i++) {
-        filled->values[i] = params->starts[i] == SIZE_MAX ? NULL : params->bytes.data + params->starts[i];
+        filled->values[i] =
+            params->starts[i] == SIZE_MAX ? NULL : params->bytes.data + params->starts[i];
     }
     return params->values;
 }
@@ -126,7 +128,8 @@ void params_add_jsonb(struct db_params *params, const char *value) {
     param_end(params);
 }
 
-/* Arrays: dimensions, has nulls, element type, length, lower bound; then each element with its length. */
+/* Arrays: dimensions, has nulls, element type, length, lower bound; then each element with its
+ * length. */
 
 void params_array_begin(struct db_params *params, enum db_type element) {
     param_begin(params);

@@ -1,4 +1,5 @@
-/* Values on their way to the database, in its binary format: one buffer for all values of a call. */
+/* Values on their way to the database, in its binary format: one buffer for all values of a call.
+ */
 #ifndef COMMON_DB_PARAMS_H
 #define COMMON_DB_PARAMS_H
 

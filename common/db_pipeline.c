@@ -1,6 +1,6 @@
-/* libpq's pipeline mode on libevent. libpq hands out each statement's results and then NULL; and after
- * the last statement PGRES_PIPELINE_SYNC, with no NULL behind it. Batches are answered in the order in
- * which they were sent. On the loop thread, but for db_prepare. */
+/* libpq's pipeline mode on libevent. libpq hands out each statement's results and then NULL; and
+ * after the last statement PGRES_PIPELINE_SYNC, with no NULL behind it. Batches are answered in the
+ * order in which they were sent. On the loop thread, but for db_prepare. */
 #include "common/db_pipeline.h"
 
 #include "common/auto.h"
@@ -80,8 +80,10 @@ static bool pipeline_take_result(struct db_pipeline *pipeline, PGresult *given) 
     case PGRES_PIPELINE_ABORTED: /* an earlier statement failed; its reason is kept */
         return true;
     case PGRES_PIPELINE_SYNC:
-        if (db_conn_was_unconfirmed()) { /* said again, it waits for the standby, and for what came before */
-            batch_fail(batch, dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the standby"));
+        if (db_conn_was_unconfirmed()) { /* said again, it waits for the standby, and for what came
+                                            before */
+            batch_fail(batch,
+                       dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the standby"));
         }
         batch_finish(batch);
         return true;
@@ -182,12 +184,13 @@ void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const 
     int sent = 1;
     for (int i = 0; sent == 1 && i < call_count; i++) {
         sent = PQsendQueryPrepared(pipeline->conn, calls[i]->name, params[i]->count,
-                                   params_values(params[i]), params[i]->lengths,
-                                   params[i]->formats, /* resultFormat= */ 1);
+                                   params_values(params[i]), params[i]->lengths, params[i]->formats,
+                                   /* resultFormat= */ 1);
     }
     if (sent != 1 || PQpipelineSync(pipeline->conn) != 1) {
-        /* Half a batch without a sync would never be answered: the connection has to go. It does so from
-         * the loop and not from here, so that callers need not expect their callback inside. */
+        /* Half a batch without a sync would never be answered: the connection has to go. It does so
+         * from the loop and not from here, so that callers need not expect their callback inside.
+         */
         (void)shutdown(PQsocket(pipeline->conn), SHUT_RDWR);
         event_active(pipeline->readable, EV_READ, 0);
         return;

@@ -1,6 +1,6 @@
-/* A pipelined connection on the loop: batches of calls, one sync and so one transaction each. A batch's
- * callback runs exactly once: with rows, with an error, or with DJ_UNAVAILABLE when the connection broke
- * and nobody knows whether the batch was committed. */
+/* A pipelined connection on the loop: batches of calls, one sync and so one transaction each. A
+ * batch's callback runs exactly once: with rows, with an error, or with DJ_UNAVAILABLE when the
+ * connection broke and nobody knows whether the batch was committed. */
 #ifndef COMMON_DB_PIPELINE_H
 #define COMMON_DB_PIPELINE_H
 
@@ -23,9 +23,9 @@ typedef void (*db_pipeline_notify_fn)(struct db_pipeline *pipeline, const PGnoti
 
 struct db_batch {
     struct list link;
-    dj_status status;      /* DJ_OK: all calls were answered and committed */
-    char message[512];     /* why not */
-    bool broken;           /* the connection broke: committed or not, nobody knows */
+    dj_status status;  /* DJ_OK: all calls were answered and committed */
+    char message[512]; /* why not */
+    bool broken;       /* the connection broke: committed or not, nobody knows */
     int call_count;
     int call_done;
     PGresult *results[DB_BATCH_CALLS_MAX]; /* lent until on_done returns */
@@ -37,7 +37,7 @@ struct db_pipeline {
     PGconn *conn;
     struct event *readable;
     struct event *writable;
-    struct list sent; /* batches in the order in which they will be answered */
+    struct list sent;                /* batches in the order in which they will be answered */
     db_pipeline_broken_fn on_broken; /* last of all; close the pipeline there */
     db_pipeline_notify_fn on_notify; /* may be NULL */
     void *context;
@@ -55,8 +55,8 @@ void db_pipeline_close(struct db_pipeline *pipeline);
 
 bool db_pipeline_is_open(const struct db_pipeline *pipeline);
 
-/** Sends a batch. `params[i]` belongs to `calls[i]`, and is not needed after this returns. On failure the
- *  callback has run, or runs soon, with DJ_UNAVAILABLE. */
+/** Sends a batch. `params[i]` belongs to `calls[i]`, and is not needed after this returns. On
+ * failure the callback has run, or runs soon, with DJ_UNAVAILABLE. */
 void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const calls[],
                       struct db_params *const params[], int call_count, db_batch_done_fn on_done,
                       void *context);

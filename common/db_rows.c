@@ -18,7 +18,8 @@ static dj_status odd_value(const PGresult *rows, int column, const char *wanted)
 }
 
 /* The value's bytes, if they are of the type and, where `length` is not 0, of the length. */
-static const char *value_of(const PGresult *rows, int row, int column, enum db_type type, int length) {
+static const char *value_of(const PGresult *rows, int row, int column, enum db_type type,
+                            int length) {
     bool there = row >= 0 && row < PQntuples(rows) && column >= 0 && column < PQnfields(rows) &&
                  PQftype(rows, column) == (Oid)type && PQfformat(rows, column) == 1 &&
                  PQgetisnull(rows, row, column) == 0 &&
@@ -93,7 +94,8 @@ dj_status rows_jsonb_text(const PGresult *rows, int row, int column, const char 
     return DJ_OK;
 }
 
-dj_status rows_text_array(const PGresult *rows, int row, int column, struct db_text_array *ret_array) {
+dj_status rows_text_array(const PGresult *rows, int row, int column,
+                          struct db_text_array *ret_array) {
     const char *value = value_of(rows, row, column, DB_TEXT_ARRAY, 0);
     int length = value == NULL ? 0 : PQgetlength(rows, row, column);
     uint32_t dimensions = length < 12 ? 2 : get_be32(value);
@@ -108,7 +110,8 @@ dj_status rows_text_array(const PGresult *rows, int row, int column, struct db_t
     return DJ_OK;
 }
 
-dj_status db_text_array_next(struct db_text_array *array, const char **ret_text, size_t *ret_length) {
+dj_status db_text_array_next(struct db_text_array *array, const char **ret_text,
+                             size_t *ret_length) {
     if (array->count <= 0 || array->end - array->at < 4) {
         return dj_fail(DJ_INTERNAL, "an array has fewer elements than it says");
     }

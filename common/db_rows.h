@@ -1,4 +1,5 @@
-/* Values from the database, in its binary format. What it sends is input: each read checks, and names its column. */
+/* Values from the database, in its binary format. What it sends is input: each read checks, and
+ * names its column. */
 #ifndef COMMON_DB_ROWS_H
 #define COMMON_DB_ROWS_H
 
@@ -18,8 +19,8 @@ MUST_CHECK dj_status rows_int8(const PGresult *rows, int row, int column, int64_
 MUST_CHECK dj_status rows_bool(const PGresult *rows, int row, int column, bool *ret_value);
 MUST_CHECK dj_status rows_text(const PGresult *rows, int row, int column, const char **ret_text,
                                size_t *ret_length);
-MUST_CHECK dj_status rows_jsonb_text(const PGresult *rows, int row, int column, const char **ret_text,
-                                     size_t *ret_length);
+MUST_CHECK dj_status rows_jsonb_text(const PGresult *rows, int row, int column,
+                                     const char **ret_text, size_t *ret_length);
 
 /** A text[], read element by element; *ret_text is NULL for a null element. */
 struct db_text_array {

@@ -1,4 +1,5 @@
-/* PostgreSQL's numbers for the types that our calls use; they are the same in every installation. */
+/* PostgreSQL's numbers for the types that our calls use; they are the same in every installation.
+ */
 #ifndef COMMON_DB_TYPES_H
 #define COMMON_DB_TYPES_H
 

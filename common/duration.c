@@ -10,10 +10,11 @@ static const struct unit {
 } units[] = { { "d", 86400000 }, { "h", 3600000 }, { "ms", 1 }, { "m", 60000 }, { "s", 1000 } };
 
 static dj_status refuse(const char *argument, const char *text) {
-    return dj_fail(DJ_INVALID_ARGUMENT,
-                   "%s '%.40s' is not a duration; such as 500ms, 30s, 5m, 24h, 30d or 1h30m, up to 10 "
-                   "years, are allowed",
-                   argument, text == NULL ? "" : text);
+    return dj_fail(
+        DJ_INVALID_ARGUMENT,
+        "%s '%.40s' is not a duration; such as 500ms, 30s, 5m, 24h, 30d or 1h30m, up to 10 "
+        "years, are allowed",
+        argument, text == NULL ? "" : text);
 }
 
 static const struct unit *unit_at(const char *text) {

@@ -1,6 +1,7 @@
 /* Named points at which a test lets a process die or stand still. Nothing in ordinary builds.
  *
- * DURABLE_FAILPOINT=NAME:HIT:ACTION, as turn.sent:2:kill. Actions: kill (SIGKILL), stop (SIGSTOP). */
+ * DURABLE_FAILPOINT=NAME:HIT:ACTION, as turn.sent:2:kill. Actions: kill (SIGKILL), stop (SIGSTOP).
+ */
 #ifndef COMMON_FAILPOINT_H
 #define COMMON_FAILPOINT_H
 

@@ -9,7 +9,7 @@ struct list {
     struct list *next, *prev;
 };
 
-#define list_item(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
+#define list_item(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 #define list_first(list, type, member) list_item((list)->next, type, member)
 
 /** Visits each item; the item may be removed meanwhile, its neighbours may not. */

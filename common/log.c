@@ -1,4 +1,5 @@
-/* Lines are built on the stack and written at once, so that those of threads and processes do not mix. */
+/* Lines are built on the stack and written at once, so that those of threads and processes do not
+ * mix. */
 #include "common/log.h"
 
 #include <errno.h>
@@ -53,7 +54,8 @@ static void add_text(struct line *line, const char *text) {
 
 /* In quotes where it has more than letters; no value can end the line or forge another. */
 static void add_value(struct line *line, const char *value) {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-";
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-";
     size_t length = strnlen(value, VALUE_BYTES_MAX);
     if (length > 0 && strspn(value, plain) >= length) {
         for (size_t i = 0; i < length; i++) {
@@ -92,7 +94,8 @@ void log_event(dj_level level, const char *event, ...) {
         (void)clock_gettime(CLOCK_REALTIME, &now);
         (void)gmtime_r(&now.tv_sec, &tm);
         (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
-        (void)snprintf(stamp, sizeof stamp, "%s.%03ldZ %s ", date, now.tv_nsec / 1000000, names[level]);
+        (void)snprintf(stamp, sizeof stamp, "%s.%03ldZ %s ", date, now.tv_nsec / 1000000,
+                       names[level]);
         add_text(&line, stamp);
         add_text(&line, program);
         add(&line, ' ');

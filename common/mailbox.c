@@ -1,4 +1,5 @@
-/* A list under a mutex, and an eventfd that wakes the loop once for however much is put meanwhile. */
+/* A list under a mutex, and an eventfd that wakes the loop once for however much is put meanwhile.
+ */
 #include "common/mailbox.h"
 
 #include "common/check.h"

@@ -1,5 +1,5 @@
-/* The one door from threads to the loop: put from anywhere, taken on the loop. A wake is a hint; the
- * loop takes all there is. */
+/* The one door from threads to the loop: put from anywhere, taken on the loop. A wake is a hint;
+ * the loop takes all there is. */
 #ifndef COMMON_MAILBOX_H
 #define COMMON_MAILBOX_H
 

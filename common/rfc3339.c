@@ -6,10 +6,11 @@
 #include <time.h>
 
 static dj_status refuse(const char *argument, const char *text) {
-    return dj_fail(DJ_INVALID_ARGUMENT,
-                   "%s '%.40s' is not a time; RFC 3339 with a zone, such as 2026-05-06T09:00:00Z, is "
-                   "allowed",
-                   argument, text == NULL ? "" : text);
+    return dj_fail(
+        DJ_INVALID_ARGUMENT,
+        "%s '%.40s' is not a time; RFC 3339 with a zone, such as 2026-05-06T09:00:00Z, is "
+        "allowed",
+        argument, text == NULL ? "" : text);
 }
 
 /* Reads exactly `digits` digits; -1: they are not there. */

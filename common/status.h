@@ -1,5 +1,5 @@
-/* Errors: where a failure is known it is said once, with dj_fail(), and its status is handed up. One table joins
- * SQLSTATE, dj_status, HTTP status, error code and exit status. */
+/* Errors: where a failure is known it is said once, with dj_fail(), and its status is handed up.
+ * One table joins SQLSTATE, dj_status, HTTP status, error code and exit status. */
 #ifndef COMMON_STATUS_H
 #define COMMON_STATUS_H
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # What the scripts share. Sourced, with `root` set to the top of the tree.
 
 # build NAME [MESON OPTION…]: configures build/NAME once, and builds it. Quiet unless it fails.

@@ -1,9 +1,10 @@
-/* The worker's heartbeat: one update however many leases it holds; and the calls that belong to its life.
+/* The worker's heartbeat: one update however many leases it holds; and the calls that belong to its
+ * life.
  *
- * The worker times its own leases: they hold for the time to live counted from when the last answered beat was
- * sent, less a margin, by a clock that does not stand still while the machine is suspended. After that no
- * step is begun until a beat has been answered (guarantee 4 does not need this: a commit shows its
- * fence; it keeps effects from being repeated for nothing). */
+ * The worker times its own leases: they hold for the time to live counted from when the last
+ * answered beat was sent, less a margin, by a clock that does not stand still while the machine is
+ * suspended. After that no step is begun until a beat has been answered (guarantee 4 does not need
+ * this: a commit shows its fence; it keeps effects from being repeated for nothing). */
 #include "worker/fleet.h"
 
 #include "common/db_calls.h"
@@ -51,7 +52,8 @@ static void beat_done(struct db_batch *batch) {
         log_warning("beat.failed", "reason", batch->message);
         return;
     }
-    /* A fifth of the time to live is the margin for clocks that run at other speeds, and for the way. */
+    /* A fifth of the time to live is the margin for clocks that run at other speeds, and for the
+     * way. */
     atomic_store(&worker->sure_until_ms, worker->beat_sent_boot_ms + worker->ttl_ms * 4 / 5);
     answer_asking(worker);
 }
@@ -128,7 +130,8 @@ static void crash_done(struct db_batch *batch) {
     (void)kill(getpid(), worker->crash_signal); /* as it would have been */
 }
 
-/* The last thing this process does: the run that crashed it is charged, the others are given back. */
+/* The last thing this process does: the run that crashed it is charged, the others are given back.
+ */
 void crash_send(dj_worker *worker, const dj_run *run, int signal_number) {
     if (worker->crashing) {
         return;
@@ -172,8 +175,8 @@ static void reconcile_done(struct db_batch *batch) {
     turn_hint(worker);
 }
 
-/* Tells the database which runs we have, all of them, so that what it granted in an answer that never came goes
- * back. Only while no claim is on its way: its runs would be given back too. */
+/* Tells the database which runs we have, all of them, so that what it granted in an answer that
+ * never came goes back. Only while no claim is on its way: its runs would be given back too. */
 void reconcile_send(struct worker_line *line) {
     dj_worker *worker = line->worker;
     for (int i = 0; i < worker->line_count; i++) {

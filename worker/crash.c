@@ -1,6 +1,7 @@
-/* The thread that crashed says which run it had, wakes the loop, and stands still. The loop tells the database, which
- * charges that run and gives the others back, and then lets the signal take its course. If the loop cannot (the heap may
- * be broken, a lock held), an alarm ends the process, and the reaper charges all that it had. */
+/* The thread that crashed says which run it had, wakes the loop, and stands still. The loop tells
+ * the database, which charges that run and gives the others back, and then lets the signal take its
+ * course. If the loop cannot (the heap may be broken, a lock held), an alarm ends the process, and
+ * the reaper charges all that it had. */
 #include "worker/crash.h"
 
 #include "worker/fleet.h"

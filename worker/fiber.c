@@ -1,8 +1,9 @@
 /* Stacks by mmap with a guard page, switched by ucontext: no assembly of our own, at the price of a
  * system call for the signal mask in each switch (0.3 us; a step's commit costs 20).
  *
- * A fiber may go on on another thread than the one it parked on. What makes that safe here: all that
- * is shared was handed over through a mutex, and the headers tell handlers what it asks of them. */
+ * A fiber may go on on another thread than the one it parked on. What makes that safe here: all
+ * that is shared was handed over through a mutex, and the headers tell handlers what it asks of
+ * them. */
 #include "worker/fiber.h"
 
 #include "common/check.h"
@@ -19,7 +20,8 @@
 #include <sanitizer/common_interface_defs.h>
 #define FIBER_STACK_BYTES (4 * (size_t)DJ_STACK_BYTES) /* instrumented frames are larger */
 #else
-#define __sanitizer_start_switch_fiber(save, bottom, size) ((void)(save), (void)(bottom), (void)(size))
+#define __sanitizer_start_switch_fiber(save, bottom, size)                                         \
+    ((void)(save), (void)(bottom), (void)(size))
 #define __sanitizer_finish_switch_fiber(save, bottom, size)                                        \
     ((void)(save), (void)(bottom), (void)(size))
 #define FIBER_STACK_BYTES ((size_t)DJ_STACK_BYTES)

@@ -35,7 +35,8 @@ void fiber_trim(int keep);
 /** Runs the fiber on this thread until it parks or `enter` returns; true: it has finished. */
 bool fiber_run(struct fiber *fiber);
 
-/** Leaves the fiber for the thread that runs it. Returns when another fiber_run() goes on with it. */
+/** Leaves the fiber for the thread that runs it. Returns when another fiber_run() goes on with it.
+ */
 void fiber_park(struct fiber *fiber);
 
 #endif

@@ -1,4 +1,5 @@
-/* The worker's loop: who is in hand, who goes on, draining, and the end. See docs/architecture.md. */
+/* The worker's loop: who is in hand, who goes on, draining, and the end. See docs/architecture.md.
+ */
 #include "worker/fleet.h"
 
 #include "common/bounds.h"
@@ -28,7 +29,8 @@
 #define IDLE_TRIM_MS 2000
 #define SPARE_CONNECTION_MS 10000
 
-int64_t clock_boot_ms(void) { /* goes on while the machine is suspended, as the database's clock does */
+int64_t
+clock_boot_ms(void) { /* goes on while the machine is suspended, as the database's clock does */
     struct timespec now;
     (void)clock_gettime(CLOCK_BOOTTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
@@ -230,8 +232,9 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     if (atomic_load(&worker->drain_asked) > 0 && !atomic_load(&worker->draining)) {
         begin_drain(worker);
     }
-    /* Short handlers come back one by one, and a turn costs as much as many of them: while others wait for a thread,
-     * a millisecond gathers them. With nobody waiting there is nothing to gather, and no delay. */
+    /* Short handlers come back one by one, and a turn costs as much as many of them: while others
+     * wait for a thread, a millisecond gathers them. With nobody waiting there is nothing to
+     * gather, and no delay. */
     if (worker->pool.waiting == 0) {
         turns_start(worker);
     } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
@@ -307,7 +310,8 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     (void)what;
     int64_t now = clock_ms();
     check_watches(worker);
-    if (worker->pool.waiting > worker->pool.threads_max && worker->window > worker->pool.threads_max) {
+    if (worker->pool.waiting > worker->pool.threads_max &&
+        worker->window > worker->pool.threads_max) {
         worker->window /= 2; /* more wait than begin: leave them to others */
     }
     if (worker->in_hand > 0) {
@@ -346,8 +350,8 @@ static dj_status copy_text(const char *text, char **ret_copy) {
 
 static dj_status check_range(const char *name, int64_t value, int64_t low, int64_t high) {
     if (value < low || value > high) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "%s %lld is out of range; %lld to %lld is allowed", name,
-                       (long long)value, (long long)low, (long long)high);
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s %lld is out of range; %lld to %lld is allowed",
+                       name, (long long)value, (long long)low, (long long)high);
     }
     return DJ_OK;
 }
@@ -476,8 +480,10 @@ static dj_status job_options(const dj_job_options *options, struct job *job) {
     json_object *json = json_object_new_object();
     if (options->max_attempts < 0 || options->max_crashes < 0) {
         json_object_put(json);
-        return dj_fail(DJ_INVALID_ARGUMENT, "max_attempts and max_crashes of job %s must not be "
-                                            "negative; 0 means the default", job->name);
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "max_attempts and max_crashes of job %s must not be "
+                       "negative; 0 means the default",
+                       job->name);
     }
     if (options->max_attempts > 0) {
         json_object_object_add(json, "maxAttempts", json_object_new_int(options->max_attempts));

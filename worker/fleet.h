@@ -12,8 +12,8 @@
 
 #define LINES_MAX 8
 #define SLOTS_MAX 4096
-#define TURN_OPS_MAX 1024   /* one turn can carry what a few hundred slots came to */
-#define CLAIM_RUNS_MAX 512  /* beyond that a larger batch is no faster */
+#define TURN_OPS_MAX 1024  /* one turn can carry what a few hundred slots came to */
+#define CLAIM_RUNS_MAX 512 /* beyond that a larger batch is no faster */
 #define CLAIM_BYTES_MAX (32 * 1024 * 1024)
 
 struct job {
@@ -33,15 +33,15 @@ struct worker_line {
     int pid;
     struct db_pipeline pipeline;
     struct event *retry;
-    struct list pending;    /* runs whose op is to be committed */
+    struct list pending; /* runs whose op is to be committed */
     int pending_count;
-    struct list late;       /* runs whose step is over its time: their watch is to be committed */
-    struct list in_flight;  /* runs whose op is in the turn on its way */
+    struct list late;      /* runs whose step is over its time: their watch is to be committed */
+    struct list in_flight; /* runs whose op is in the turn on its way */
     struct list late_in_flight;
     bool turning;
     int slots_asked;
     uint32_t hints_asked;
-    int ops_max;            /* halved while the database refuses a turn's values */
+    int ops_max; /* halved while the database refuses a turn's values */
 };
 
 struct dj_worker {
@@ -67,16 +67,16 @@ struct dj_worker {
         *linger_timer;
 
     struct worker_line lines[LINES_MAX];
-    bool work_hinted;   /* there may be runs to claim */
-    bool work_flows;    /* the last answer was full: all lines may ask at once */
-    bool asked_again;   /* the ask after a short answer was made */
-    uint32_t hints;     /* how many hints have come: one that came after an ask outlives its answer */
-    bool reconcile;     /* a claim's answer was lost: what it gave us has to be given back */
+    bool work_hinted; /* there may be runs to claim */
+    bool work_flows;  /* the last answer was full: all lines may ask at once */
+    bool asked_again; /* the ask after a short answer was made */
+    uint32_t hints;   /* how many hints have come: one that came after an ask outlives its answer */
+    bool reconcile;   /* a claim's answer was lost: what it gave us has to be given back */
     bool reconciling;
     int gone_pids[LINES_MAX];
     int gone_pid_count;
 
-    struct list hand;   /* every run in hand */
+    struct list hand; /* every run in hand */
     int in_hand;
     struct list asking; /* parked until a beat was answered */
     int window;         /* claimed runs that may wait for a thread */
@@ -93,7 +93,10 @@ struct dj_worker {
     int64_t drain_until_ms;
 
     pthread_mutex_t spare_mutex; /* connections for step_tx */
-    struct { PGconn *conn; int64_t since_ms; } spare[16];
+    struct {
+        PGconn *conn;
+        int64_t since_ms;
+    } spare[16];
     int spare_count;
 };
 
@@ -117,7 +120,7 @@ struct timeval timeval_of_ms(int64_t ms);
 /* fleet.c */
 void worker_release(dj_worker *worker, dj_run *run); /* the run is not in hand any more */
 void worker_resume(dj_worker *worker, struct list *runs, int count);
-void worker_lose_all(dj_worker *worker);             /* the database says that we are dead */
+void worker_lose_all(dj_worker *worker); /* the database says that we are dead */
 dj_run *worker_find(dj_worker *worker, const struct uuid *id);
 void worker_check_drained(dj_worker *worker);
 

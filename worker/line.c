@@ -1,6 +1,7 @@
-/* Connections: made on a thread of their own, because libpq resolves names blocking; kept on the loop. Each comes
- * back by itself, later after each failure, with jitter, so that a fleet does not storm a database that
- * has just come up. The first one made is the control connection: it registers the worker. */
+/* Connections: made on a thread of their own, because libpq resolves names blocking; kept on the
+ * loop. Each comes back by itself, later after each failure, with jitter, so that a fleet does not
+ * storm a database that has just come up. The first one made is the control connection: it
+ * registers the worker. */
 #include "worker/fleet.h"
 
 #include "common/auto.h"
@@ -32,7 +33,8 @@ struct connecting {
     int number;
 };
 
-static void params_register(struct db_params *params, const dj_worker *worker, const struct uuid *id) {
+static void params_register(struct db_params *params, const dj_worker *worker,
+                            const struct uuid *id) {
     params_add_uuid(params, id);
     params_add_text(params, worker->namespace_);
     params_add_text(params, worker->name);
@@ -316,7 +318,8 @@ bool lines_settle(dj_worker *worker, int64_t timeout_ms) {
         while (!list_is_empty(&attempts)) {
             struct connecting *attempt = list_first(&attempts, struct connecting, link);
             list_remove(&attempt->link);
-            *(attempt->line != NULL ? &attempt->line->connecting : &worker->control_connecting) = false;
+            *(attempt->line != NULL ? &attempt->line->connecting : &worker->control_connecting) =
+                false;
             if (attempt->conn != NULL) {
                 db_conn_close(attempt->conn);
             }

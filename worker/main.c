@@ -1,4 +1,5 @@
-/* durable-worker: leases runs and calls the handlers of the modules it was given. Stateless; any number. */
+/* durable-worker: leases runs and calls the handlers of the modules it was given. Stateless; any
+ * number. */
 #include "common/config.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -55,40 +56,91 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
 
 int main(int argc, char **argv) {
     struct config_texts modules = { .count = 0 };
-    dj_worker_options settings = { .slots = 1024, .threads = 16, .connections = 2,
-                                   .lease_ttl_ms = 10000, .grace_ms = 25000 };
+    dj_worker_options settings = {
+        .slots = 1024, .threads = 16, .connections = 2, .lease_ttl_ms = 10000, .grace_ms = 25000
+    };
     const struct config_option options[] = {
-        { .flag = "module", .environment = "DURABLE_MODULE", .value_name = "FILE.so", .kind = CONFIG_TEXTS,
-          .help = "a module with handlers; may be repeated", .target = &modules },
-        { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL", .kind = CONFIG_TEXT,
-          .help = "the PostgreSQL to work on", .target = &settings.conninfo },
-        { .flag = "name", .environment = "DURABLE_WORKER_NAME", .value_name = "NAME", .kind = CONFIG_TEXT,
-          .default_text = "the host's name", .help = "shown in durable.workers", .target = &settings.name },
-        { .flag = "namespace", .environment = "DURABLE_NAMESPACE", .value_name = "NAME", .kind = CONFIG_TEXT,
-          .default_text = "default", .help = "whose runs to serve", .target = &settings.namespace_ },
-        { .flag = "queues", .environment = "DURABLE_QUEUES", .value_name = "A,B", .kind = CONFIG_TEXT,
-          .default_text = "every queue", .help = "the queues to serve", .target = &settings.queues },
-        { .flag = "slots", .environment = "DURABLE_SLOTS", .value_name = "N", .kind = CONFIG_INT,
-          .default_text = "1024", .help = "runs in hand at most", .target = &settings.slots,
-          .min = 1, .max = 4096 },
-        { .flag = "threads", .environment = "DURABLE_THREADS", .value_name = "N", .kind = CONFIG_INT,
-          .default_text = "16", .help = "handlers working or blocked at most", .target = &settings.threads,
-          .min = 1, .max = 1024 },
-        { .flag = "connections", .environment = "DURABLE_CONNECTIONS", .value_name = "N", .kind = CONFIG_INT,
-          .default_text = "2", .help = "database connections for claims and commits",
-          .target = &settings.connections, .min = 1, .max = 8 },
-        { .flag = "lease-ttl", .environment = "DURABLE_LEASE_TTL", .value_name = "TIME", .kind = CONFIG_DURATION,
-          .default_text = "10s", .help = "a worker silent for so long has lost its runs",
+        { .flag = "module",
+          .environment = "DURABLE_MODULE",
+          .value_name = "FILE.so",
+          .kind = CONFIG_TEXTS,
+          .help = "a module with handlers; may be repeated",
+          .target = &modules },
+        { .flag = "database-url",
+          .environment = "DURABLE_DATABASE_URL",
+          .value_name = "URL",
+          .kind = CONFIG_TEXT,
+          .help = "the PostgreSQL to work on",
+          .target = &settings.conninfo },
+        { .flag = "name",
+          .environment = "DURABLE_WORKER_NAME",
+          .value_name = "NAME",
+          .kind = CONFIG_TEXT,
+          .default_text = "the host's name",
+          .help = "shown in durable.workers",
+          .target = &settings.name },
+        { .flag = "namespace",
+          .environment = "DURABLE_NAMESPACE",
+          .value_name = "NAME",
+          .kind = CONFIG_TEXT,
+          .default_text = "default",
+          .help = "whose runs to serve",
+          .target = &settings.namespace_ },
+        { .flag = "queues",
+          .environment = "DURABLE_QUEUES",
+          .value_name = "A,B",
+          .kind = CONFIG_TEXT,
+          .default_text = "every queue",
+          .help = "the queues to serve",
+          .target = &settings.queues },
+        { .flag = "slots",
+          .environment = "DURABLE_SLOTS",
+          .value_name = "N",
+          .kind = CONFIG_INT,
+          .default_text = "1024",
+          .help = "runs in hand at most",
+          .target = &settings.slots,
+          .min = 1,
+          .max = 4096 },
+        { .flag = "threads",
+          .environment = "DURABLE_THREADS",
+          .value_name = "N",
+          .kind = CONFIG_INT,
+          .default_text = "16",
+          .help = "handlers working or blocked at most",
+          .target = &settings.threads,
+          .min = 1,
+          .max = 1024 },
+        { .flag = "connections",
+          .environment = "DURABLE_CONNECTIONS",
+          .value_name = "N",
+          .kind = CONFIG_INT,
+          .default_text = "2",
+          .help = "database connections for claims and commits",
+          .target = &settings.connections,
+          .min = 1,
+          .max = 8 },
+        { .flag = "lease-ttl",
+          .environment = "DURABLE_LEASE_TTL",
+          .value_name = "TIME",
+          .kind = CONFIG_DURATION,
+          .default_text = "10s",
+          .help = "a worker silent for so long has lost its runs",
           .target = &settings.lease_ttl_ms },
-        { .flag = "grace", .environment = "DURABLE_GRACE", .value_name = "TIME", .kind = CONFIG_DURATION,
-          .default_text = "25s", .help = "how long a drain waits for the steps in hand",
+        { .flag = "grace",
+          .environment = "DURABLE_GRACE",
+          .value_name = "TIME",
+          .kind = CONFIG_DURATION,
+          .default_text = "25s",
+          .help = "how long a drain waits for the steps in hand",
           .target = &settings.grace_ms },
         { .flag = NULL },
     };
     const struct config_command command = {
         .program = "durable-worker",
         .summary = "leases runs and calls their handlers; any number may run",
-        .details = "SIGTERM drains: nothing more is taken, the steps in hand finish, the rest is given back.\n"
+        .details = "SIGTERM drains: nothing more is taken, the steps in hand finish, the rest is "
+                   "given back.\n"
                    "A second SIGTERM gives everything back at once.",
         .options = options,
     };
@@ -98,7 +150,8 @@ int main(int argc, char **argv) {
     (void)mallopt(M_ARENA_MAX, 2); /* few arenas: an idle worker is to be small */
     dj_status status = config_parse(&command, argc, argv, &first);
     if (status == DJ_OK && modules.count == 0) {
-        status = dj_fail(DJ_INVALID_ARGUMENT, "--module is missing: a worker needs handlers to call");
+        status =
+            dj_fail(DJ_INVALID_ARGUMENT, "--module is missing: a worker needs handlers to call");
     }
     if (status == DJ_OK && settings.conninfo == NULL) {
         status = dj_fail(DJ_INVALID_ARGUMENT, "no database is named; set DURABLE_DATABASE_URL");

@@ -17,8 +17,8 @@ dj_status module_load(dj_worker *worker, const char *path) {
     dj_status (*init)(dj_worker *) = NULL;
     *(void **)&init = dlsym(library, "dj_module_init");
     if (init == NULL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "module %s is not one: it has no function dj_module_init",
-                       path);
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "module %s is not one: it has no function dj_module_init", path);
     }
     dj_status status = init(worker);
     if (status != DJ_OK) {

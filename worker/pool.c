@@ -1,6 +1,6 @@
 /* A list under one mutex. Threads are made when work waits and none is idle, and end after a while
- * without work. Whoever takes a run and leaves others behind wakes one more, so a burst wakes as many as
- * it keeps busy and no more. */
+ * without work. Whoever takes a run and leaves others behind wakes one more, so a burst wakes as
+ * many as it keeps busy and no more. */
 #include "worker/pool.h"
 
 #include "common/check.h"

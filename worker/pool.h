@@ -11,12 +11,12 @@
 struct pool {
     pthread_mutex_t mutex;
     pthread_cond_t work;
-    struct list runs;     /* to begin, or to go on with */
-    int waiting;          /* runs in that list */
+    struct list runs; /* to begin, or to go on with */
+    int waiting;      /* runs in that list */
     int threads;
     int threads_max;
     int idle;
-    int stuck;            /* threads in steps that are over their time: they do not count */
+    int stuck; /* threads in steps that are over their time: they do not count */
     bool stopping;
 };
 

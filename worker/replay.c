@@ -1,6 +1,6 @@
 /* A handler is called from its top and asks for its steps in the same order again, so each call's
- * position says which step is expected. Names are counted in a small hash table, because a loop may use one name ten
- * thousand times. On the handler's thread. */
+ * position says which step is expected. Names are counted in a small hash table, because a loop may
+ * use one name ten thousand times. On the handler's thread. */
 #include "worker/replay.h"
 
 #include "common/check.h"

@@ -1,9 +1,10 @@
 /* A run on its handler's thread: begin, go on, and what its durable calls have in common.
  *
  * A durable call that has something to commit and goes on afterwards (a step) parks the handler's
- * stack; the thread puts the run into the mailbox only when it has left that stack. One that ends the run's stay
- * here (a wait, say) answers DJ_SUSPENDED, which the handler hands up; its op is put into the mailbox when
- * the handler is back. So whatever the handler makes of DJ_SUSPENDED, the run is suspended. */
+ * stack; the thread puts the run into the mailbox only when it has left that stack. One that ends
+ * the run's stay here (a wait, say) answers DJ_SUSPENDED, which the handler hands up; its op is put
+ * into the mailbox when the handler is back. So whatever the handler makes of DJ_SUSPENDED, the run
+ * is suspended. */
 #include "worker/run.h"
 
 #include "common/bounds.h"
@@ -83,8 +84,8 @@ void run_error_clear(dj_run *run) {
     run->error = (struct run_error){ .retry_after_ms = -1 };
 }
 
-static dj_status run_error_set(dj_run *run, const char *name, bool permanent, int64_t retry_after_ms,
-                               const char *format, va_list arguments) {
+static dj_status run_error_set(dj_run *run, const char *name, bool permanent,
+                               int64_t retry_after_ms, const char *format, va_list arguments) {
     char message[ERROR_MESSAGE_BYTES_MAX];
     (void)vsnprintf(message, sizeof message, format, arguments);
     run_error_clear(run);
@@ -96,9 +97,10 @@ static dj_status run_error_set(dj_run *run, const char *name, bool permanent, in
     return dj_fail(DJ_FAILED, "%s", message);
 }
 
-static dj_status run_error_setf(dj_run *run, const char *name, bool permanent, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-static dj_status run_error_setf(dj_run *run, const char *name, bool permanent, const char *format, ...) {
+static dj_status run_error_setf(dj_run *run, const char *name, bool permanent, const char *format,
+                                ...) __attribute__((format(printf, 4, 5)));
+static dj_status run_error_setf(dj_run *run, const char *name, bool permanent, const char *format,
+                                ...) {
     va_list arguments;
     va_start(arguments, format);
     dj_status status = run_error_set(run, name, permanent, -1, format, arguments);
@@ -190,7 +192,8 @@ dj_status run_print(dj_run *run, json_object *detail, char **ret_text) {
     const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
     *ret_text = text == NULL ? NULL : strdup(text);
     json_object_put(detail);
-    return *ret_text == NULL ? dj_fail(DJ_NO_MEMORY, "no memory to say what the run came to") : DJ_OK;
+    return *ret_text == NULL ? dj_fail(DJ_NO_MEMORY, "no memory to say what the run came to")
+                             : DJ_OK;
 }
 
 dj_status run_leave(dj_run *run, const char *op, json_object *detail) {
@@ -232,7 +235,8 @@ dj_status run_recall(dj_run *run, const char *name, const char *kind, const char
                      const struct memory **ret_memory) {
     DJ_TRY(run_may_call(run));
     if (worker_is_draining(run->worker)) {
-        return run_leave(run, "yield", json_object_new_object()); /* another worker goes on from here */
+        return run_leave(run, "yield",
+                         json_object_new_object()); /* another worker goes on from here */
     }
     DJ_TRY(check_name("name", name));
     DJ_TRY(replay_name(&run->replay, &run->arena, name, ret_name));
@@ -252,8 +256,9 @@ dj_status run_recall(dj_run *run, const char *name, const char *kind, const char
     }
     case REPLAY_NEW:
         if (run->replay.position > STEPS_MAX) {
-            dj_status status = dj_fail(DJ_TOO_LARGE, "step %s is number %d; the limit is %d steps a run",
-                                       *ret_name, run->replay.position, STEPS_MAX);
+            dj_status status =
+                dj_fail(DJ_TOO_LARGE, "step %s is number %d; the limit is %d steps a run",
+                        *ret_name, run->replay.position, STEPS_MAX);
             return run_refuse(run, status, "TooManySteps", *ret_name);
         }
         return DJ_OK;

@@ -7,11 +7,12 @@
 int64_t clock_us(void); /* monotonic */
 int64_t clock_ms(void);
 
-/** Refuses a durable call where none is allowed: in a step, after dj_complete, or once the run leaves. */
+/** Refuses a durable call where none is allowed: in a step, after dj_complete, or once the run
+ * leaves. */
 MUST_CHECK dj_status run_may_call(dj_run *run);
 
-/** What a durable call finds remembered in its place. For REPLAY_OUT_OF_PLACE the run is parked, and the
- *  status is DJ_SUSPENDED; DJ_OK with *ret_memory NULL: it is new. */
+/** What a durable call finds remembered in its place. For REPLAY_OUT_OF_PLACE the run is parked,
+ * and the status is DJ_SUSPENDED; DJ_OK with *ret_memory NULL: it is new. */
 MUST_CHECK dj_status run_recall(dj_run *run, const char *name, const char *kind,
                                 const char **ret_name, const struct memory **ret_memory);
 
@@ -29,7 +30,8 @@ MUST_CHECK dj_status run_print(dj_run *run, json_object *detail, char **ret_text
 MUST_CHECK dj_status run_leave(dj_run *run, const char *op, json_object *detail);
 
 /** Fails the run for good because of something of this process' own making. Answers `status`. */
-MUST_CHECK dj_status run_refuse(dj_run *run, dj_status status, const char *error_name, const char *step);
+MUST_CHECK dj_status run_refuse(dj_run *run, dj_status status, const char *error_name,
+                                const char *step);
 
 /** Commits a step's outcome and waits for it, the handler's stack parked. DJ_OK: durable. */
 MUST_CHECK dj_status run_commit_step(dj_run *run, const char *name, const char *kind, char *result,

@@ -1,7 +1,7 @@
 /* A run in hand: what the loop, the pool and the durable calls of its handler share of it.
  *
- * At any instant one side owns it: the loop, or the thread on which its handler is. It changes hands
- * through pool_push() and the mailbox only. The exceptions are atomic and say so. */
+ * At any instant one side owns it: the loop, or the thread on which its handler is. It changes
+ * hands through pool_push() and the mailbox only. The exceptions are atomic and say so. */
 #ifndef WORKER_RUN_STATE_H
 #define WORKER_RUN_STATE_H
 
@@ -17,11 +17,11 @@
 
 /* What a handler has come to, for the next turn to commit. */
 enum op_kind {
-    OP_NONE,   /* nothing to commit: the handler is gone, and so was its lease */
-    OP_STEP,   /* a step's result or error; the handler is parked, and goes on */
-    OP_ASK,    /* nothing to commit; the handler is parked until the lease is known to hold */
-    OP_DONE,   /* the run is complete */
-    OP_OTHER,  /* it leaves our hands: wait, sleep, yield, fail, step_retry, park */
+    OP_NONE,  /* nothing to commit: the handler is gone, and so was its lease */
+    OP_STEP,  /* a step's result or error; the handler is parked, and goes on */
+    OP_ASK,   /* nothing to commit; the handler is parked until the lease is known to hold */
+    OP_DONE,  /* the run is complete */
+    OP_OTHER, /* it leaves our hands: wait, sleep, yield, fail, step_retry, park */
 };
 
 struct log_line {
@@ -33,10 +33,11 @@ struct log_line {
 
 enum watch_state { WATCH_NONE, WATCH_RUNNING, WATCH_LATE };
 
-/* The step that is running, if it has a timeout: the handler's thread sets it up, and `state` decides whether
- * the step or the loop's clock was first. Once late, `op` and `detail` are the loop's to commit. */
+/* The step that is running, if it has a timeout: the handler's thread sets it up, and `state`
+ * decides whether the step or the loop's clock was first. Once late, `op` and `detail` are the
+ * loop's to commit. */
 struct step_watch {
-    _Atomic int state; /* enum watch_state */
+    _Atomic int state;   /* enum watch_state */
     int64_t deadline_ms; /* monotonic */
     const char *op;
     char *detail;
@@ -44,8 +45,8 @@ struct step_watch {
 };
 
 struct dj_run {
-    struct list link;       /* in the one queue it is in: pool, mailbox, pending, in flight */
-    struct list hand_link;  /* among all runs in hand */
+    struct list link;      /* in the one queue it is in: pool, mailbox, pending, in flight */
+    struct list hand_link; /* among all runs in hand */
     struct worker_line *line;
     struct dj_worker *worker;
     const struct job *job;
@@ -56,24 +57,24 @@ struct dj_run {
     char id_text[UUID_TEXT_BYTES];
     int64_t fence;
     int attempt;
-    bool begun;             /* the handler was called */
+    bool begun; /* the handler was called */
     int64_t claimed_ms;
-    atomic_bool lost;       /* not ours any more: set by the loop, read by the handler's thread */
-    bool gone;              /* the loop: its lease has ended; free it once the handler is back */
-    bool with_handler;      /* the loop: the pool has it */
-    bool refused;           /* the loop: the database did not take its step, so it fails instead */
+    atomic_bool lost;  /* not ours any more: set by the loop, read by the handler's thread */
+    bool gone;         /* the loop: its lease has ended; free it once the handler is back */
+    bool with_handler; /* the loop: the pool has it */
+    bool refused;      /* the loop: the database did not take its step, so it fails instead */
 
-    char *payload;          /* JSON text */
+    char *payload; /* JSON text */
     size_t payload_length;
-    int64_t bytes;          /* payload and history */
+    int64_t bytes; /* payload and history */
     struct replay replay;
 
     /* The handler's thread, while it has the run. */
-    json_object *objects;   /* an array that owns what was handed to the handler */
+    json_object *objects; /* an array that owns what was handed to the handler */
     bool in_step;
-    const char *step_name;  /* of the step that is running, for the one who finds us dead */
-    bool done;              /* dj_complete() was called */
-    bool handed_up;         /* the run leaves our hands: every further durable call says so */
+    const char *step_name; /* of the step that is running, for the one who finds us dead */
+    bool done;             /* dj_complete() was called */
+    bool handed_up;        /* the run leaves our hands: every further durable call says so */
     struct run_error {
         bool set;
         bool permanent;
@@ -88,12 +89,12 @@ struct dj_run {
     /* What is to be committed. */
     enum op_kind op;
     int position;
-    const char *kind;        /* of a step; the op of OP_OTHER */
+    const char *kind; /* of a step; the op of OP_OTHER */
     const char *name;
-    char *result;            /* JSON text, NULL: null; of OP_OTHER: its detail */
-    char *step_error;        /* JSON text, or NULL */
+    char *result;     /* JSON text, NULL: null; of OP_OTHER: its detail */
+    char *step_error; /* JSON text, or NULL */
     int64_t elapsed_us;
-    dj_status verdict;       /* what became of it: DJ_OK, DJ_LEASE_LOST, … */
+    dj_status verdict; /* what became of it: DJ_OK, DJ_LEASE_LOST, … */
 };
 
 /** The handler's thread: runs the handler, or goes on with it, until it parks or returns. */

@@ -1,5 +1,6 @@
-/* Steps: run once, remembered for ever. Guarantee 3: a step's function is called only when its place in the
- * run's memory is empty, and its result is committed, under the lease, before the handler goes on. */
+/* Steps: run once, remembered for ever. Guarantee 3: a step's function is called only when its
+ * place in the run's memory is empty, and its result is committed, under the lease, before the
+ * handler goes on. */
 #include "worker/step.h"
 
 #include "common/auto.h"
@@ -64,12 +65,15 @@ static json_object *retry_detail(const dj_run *run, const char *name, int tries,
     return detail;
 }
 
-/* Before the step is called: what the loop commits in our place if it does not come back in time. */
-static dj_status watch_begin(dj_run *run, const char *name, int tries, const dj_step_options *options) {
+/* Before the step is called: what the loop commits in our place if it does not come back in time.
+ */
+static dj_status watch_begin(dj_run *run, const char *name, int tries,
+                             const dj_step_options *options) {
     int64_t timeout_ms;
     DJ_TRY(duration_parse("timeout", options->timeout, &timeout_ms));
     char message[300];
-    (void)snprintf(message, sizeof message, "step %s did not end within %s", name, options->timeout);
+    (void)snprintf(message, sizeof message, "step %s did not end within %s", name,
+                   options->timeout);
     json_object *error = json_object_new_object();
     json_object_object_add(error, "name", json_object_new_string("StepTimeoutError"));
     json_object_object_add(error, "message", json_object_new_string(message));
@@ -99,8 +103,8 @@ static bool watch_end(dj_run *run) {
            atomic_compare_exchange_strong(&run->watch.state, &running, WATCH_NONE);
 }
 
-/* The step failed. With tries left it is tried again later; else, with a policy, its error is remembered;
- * without one it is the handler's to deal with. */
+/* The step failed. With tries left it is tried again later; else, with a policy, its error is
+ * remembered; without one it is the handler's to deal with. */
 static dj_status step_failed(dj_run *run, const char *name, dj_status status, int tries,
                              const dj_step_options *options, int64_t elapsed_us) {
     if (status != DJ_FAILED || !run->error.set) {

@@ -4,7 +4,8 @@
 
 #include "worker/run.h"
 
-/** Prints a step's result, within its limits; one over them fails the run for good. NULL is null. */
+/** Prints a step's result, within its limits; one over them fails the run for good. NULL is null.
+ */
 MUST_CHECK dj_status step_print_result(dj_run *run, const char *name, json_object *result,
                                        char **ret_text);
 

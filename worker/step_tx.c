@@ -1,9 +1,10 @@
 /* dj_step_tx: the user's SQL and the step in one transaction, on a connection beside the turns'.
  *
- * Guarantee 11. The step's row and the user's rows are committed together, under the run's fence, which
- * commit_step_tx() holds until the end. If the answer to COMMIT is lost, nobody knows what became of it; on
- * a new connection the same call waits for the first transaction (it holds the lease's row), and then says
- * whether the step is there. If it is, the first one was committed. If not, all is done again.
+ * Guarantee 11. The step's row and the user's rows are committed together, under the run's fence,
+ * which commit_step_tx() holds until the end. If the answer to COMMIT is lost, nobody knows what
+ * became of it; on a new connection the same call waits for the first transaction (it holds the
+ * lease's row), and then says whether the step is there. If it is, the first one was committed. If
+ * not, all is done again.
  *
  * These connections are kept for the next step_tx of any run, and closed after a while.
  * On the handler's thread, which blocks meanwhile. */
@@ -91,8 +92,8 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     return status;
 }
 
-/* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit waits for the standby, and
- * with it for the first one's. */
+/* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit
+ * waits for the standby, and with it for the first one's. */
 static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
@@ -118,7 +119,8 @@ static dj_status tx_run(struct step_tx *tx) {
             status = tx_try(tx, conn);
         }
         bool broken = PQstatus(conn) != CONNECTION_OK;
-        if (broken && status == DJ_FAILED) { /* the step's own words for a connection that broke under it */
+        if (broken &&
+            status == DJ_FAILED) { /* the step's own words for a connection that broke under it */
             status = DJ_UNAVAILABLE;
         }
         if (!broken && PQtransactionStatus(conn) != PQTRANS_IDLE) {

@@ -1,11 +1,11 @@
-/* A turn commits what finished since the last turn and claims runs for the slots this sets free, in one
- * transaction and one round trip. One is in flight on each line, and a run stays with its line: what
- * finishes meanwhile waits for the next, so batches grow by themselves under load and cost nothing if idle.
- * On the loop thread; handlers' threads only put runs into worker->outcomes.
+/* A turn commits what finished since the last turn and claims runs for the slots this sets free, in
+ * one transaction and one round trip. One is in flight on each line, and a run stays with its line:
+ * what finishes meanwhile waits for the next, so batches grow by themselves under load and cost
+ * nothing if idle. On the loop thread; handlers' threads only put runs into worker->outcomes.
  *
  * How much to claim: never more than the free slots, and never so much that runs wait here for a
- * thread while another worker is idle. The window of runs that may wait doubles while the pool runs dry between
- * turns and shrinks while it does not. */
+ * thread while another worker is idle. The window of runs that may wait doubles while the pool runs
+ * dry between turns and shrinks while it does not. */
 #include "worker/fleet.h"
 
 #include "common/bounds.h"
@@ -129,7 +129,8 @@ static void logs_free(dj_run *run) {
     }
 }
 
-/* Sorts the runs of a turn that was committed: who goes on, who is to be said again, who is gone. */
+/* Sorts the runs of a turn that was committed: who goes on, who is to be said again, who is gone.
+ */
 static void settle_runs(struct worker_line *line) {
     struct list resumed, again;
     list_init(&resumed);
@@ -235,8 +236,11 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
             run->replay.tries[run->replay.try_count++] = text[2];
         } else {
             run->replay.steps[run->replay.step_count++] = (struct memory){
-                .position = (int)strtol(text[0], NULL, 10), .kind = text[1], .name = text[2],
-                .result = text[3], .error = text[4],
+                .position = (int)strtol(text[0], NULL, 10),
+                .kind = text[1],
+                .name = text[2],
+                .result = text[3],
+                .error = text[4],
             };
         }
     }
@@ -274,8 +278,8 @@ static dj_status read_run(struct worker_line *line, const PGresult *rows, int ro
     return rows_is_null(rows, row, CLAIM_MEMORY) ? DJ_OK : read_memory(run, rows, row);
 }
 
-/* A run in hand, in an arena of its own. NULL: no memory, or an answer that makes no sense; its lease goes
- * back when the worker says what it has. */
+/* A run in hand, in an arena of its own. NULL: no memory, or an answer that makes no sense; its
+ * lease goes back when the worker says what it has. */
 static dj_run *run_new(struct worker_line *line, const PGresult *rows, int row) {
     struct arena arena;
     arena_init(&arena);
@@ -317,7 +321,8 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
         if (worker->pool.waiting == 0 && worker->window < CLAIM_RUNS_MAX) {
             worker->window *= 2;
         }
-    } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to see */
+    } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to
+                                          see */
         worker->asked_again = true;
     } else if (worker->hints == line->hints_asked) {
         worker->work_hinted = false;
@@ -328,7 +333,8 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
 
 /* The turn itself. */
 
-/* One run's values are refused by the database itself. The run fails, in plain words, and its neighbours go on. */
+/* One run's values are refused by the database itself. The run fails, in plain words, and its
+ * neighbours go on. */
 static void turn_refuse(struct worker_line *line, dj_run *run, const char *reason) {
     json_object *error = json_object_new_object();
     json_object_object_add(error, "name", json_object_new_string("ResultRefused"));
@@ -363,7 +369,8 @@ static void turn_split(struct worker_line *line, const char *reason) {
     if (single != NULL && !(single->op == OP_OTHER && strcmp(single->kind, "fail") == 0)) {
         log_error("run.refused", "run", single->id_text, "reason", reason);
         turn_refuse(line, single, reason);
-    } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go on trying */
+    } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go
+                              on trying */
         log_error("turn.refused", "reason", reason);
         struct timeval rest = timeval_of_ms(with_jitter(1000));
         (void)event_add(line->retry, &rest);
@@ -401,8 +408,8 @@ static void turn_done(struct db_batch *batch) {
         worker_lose_all(worker);
         return;
     case DJ_UNAVAILABLE:
-        /* Did it commit? Unknown, so all is said again: the fence makes a second commit a no-op. Leases that we
-         * were given and never heard of are given back after the reconnect. */
+        /* Did it commit? Unknown, so all is said again: the fence makes a second commit a no-op.
+         * Leases that we were given and never heard of are given back after the reconnect. */
         log_warning("turn.delayed", "reason", batch->message);
         line_requeue(line);
         worker->work_hinted = true;

@@ -1,5 +1,5 @@
-/* Waits and sleeps: the run leaves this worker, and PostgreSQL keeps what it waits for. When it comes back, to
- * any worker, what it waited for is remembered as a step. */
+/* Waits and sleeps: the run leaves this worker, and PostgreSQL keeps what it waits for. When it
+ * comes back, to any worker, what it waited for is remembered as a step. */
 #include "worker/run.h"
 
 #include "common/duration.h"
@@ -25,8 +25,9 @@ dj_status dj_wait_for_event(dj_run *run, const char *event, const dj_wait *wait,
         DJ_TRY(check_key("correlation_key", wait->correlation_key));
     }
     if ((unsigned int)wait->on_timeout > DJ_TIMEOUT_CANCEL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "on_timeout %d is not known; DJ_TIMEOUT_FAIL, _CONTINUE "
-                                            "and _CANCEL are allowed",
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "on_timeout %d is not known; DJ_TIMEOUT_FAIL, _CONTINUE "
+                       "and _CANCEL are allowed",
                        (int)wait->on_timeout);
     }
     int64_t timeout_ms = 0;

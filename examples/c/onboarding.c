@@ -73,8 +73,8 @@ static dj_status query_json(dj_run *run, PGconn *conn, const char *sql, int valu
 
 static dj_status create_user(dj_run *run, PGconn *conn, json_object *person,
                              json_object **ret_user) {
-    const char *values[] = {text_of(person, "userId"), text_of(person, "name"),
-                            text_of(person, "email")};
+    const char *values[] = { text_of(person, "userId"), text_of(person, "name"),
+                             text_of(person, "email") };
 
     note_call(run, "create-user");
     return query_json(run, conn,
@@ -86,7 +86,7 @@ static dj_status create_user(dj_run *run, PGconn *conn, json_object *person,
 
 static dj_status unlock_account(dj_run *run, PGconn *conn, json_object *event,
                                 json_object **ret_user) {
-    const char *values[] = {text_of(json_object_object_get(event, "payload"), "userId")};
+    const char *values[] = { text_of(json_object_object_get(event, "payload"), "userId") };
 
     note_call(run, "unlock-account");
     return query_json(run, conn,
@@ -112,11 +112,11 @@ static dj_status send_verification_email(dj_run *run, json_object *user,
              "https://example.com/verify?user=%s\r\n",
              text_of(user, "name"), text_of(user, "userId"));
     switch (smtp_send(settings->smtp_url,
-                      &(struct smtp_mail){.from = "welcome@example.com",
-                                          .to = text_of(user, "email"),
-                                          .message_id = message_id,
-                                          .subject = "Please confirm your address",
-                                          .body = body},
+                      &(struct smtp_mail){ .from = "welcome@example.com",
+                                           .to = text_of(user, "email"),
+                                           .message_id = message_id,
+                                           .subject = "Please confirm your address",
+                                           .body = body },
                       reason)) {
     case SMTP_DELIVERED:
         break;
@@ -133,7 +133,7 @@ static dj_status send_verification_email(dj_run *run, json_object *user,
 /* Mail servers are often busy for a moment: try for a while, holding no worker between tries. */
 static const dj_step_options mail_policy = {
     .max_attempts = 8,
-    .backoff = {.initial = "500ms", .factor = 2, .max = "1m", .jitter = 0.1},
+    .backoff = { .initial = "500ms", .factor = 2, .max = "1m", .jitter = 0.1 },
     .timeout = "2m",
 };
 
@@ -168,9 +168,9 @@ static dj_status onboard(dj_run *run, json_object *payload) {
     DJ_TRY(dj_step_with(run, "send-verification-email", send_verification_email, user, &mail_policy,
                         NULL));
     DJ_TRY(dj_wait_for_event(run, "email.verified",
-                             &(dj_wait){.correlation_key = key,
-                                        .timeout = verify_within != NULL ? verify_within : "24h",
-                                        .on_timeout = DJ_TIMEOUT_FAIL},
+                             &(dj_wait){ .correlation_key = key,
+                                         .timeout = verify_within != NULL ? verify_within : "24h",
+                                         .on_timeout = DJ_TIMEOUT_FAIL },
                              &event));
     DJ_TRY(dj_step_tx(run, "unlock-account", unlock_account, event, NULL));
     return dj_complete(run, json_tokener_parse("{\"onboarded\": true}"));
@@ -186,7 +186,7 @@ static dj_status mail_again(dj_run *run, json_object *payload) {
 }
 
 dj_status dj_module_init(dj_worker *worker) {
-    static struct settings settings = {.smtp_url = "smtp://127.0.0.1:2525", .calls_fd = -1};
+    static struct settings settings = { .smtp_url = "smtp://127.0.0.1:2525", .calls_fd = -1 };
     const char *smtp_url = getenv("SMTP_URL");
     const char *calls = getenv("ONBOARDING_CALLS");
 
@@ -204,7 +204,7 @@ dj_status dj_module_init(dj_worker *worker) {
         return DJ_INTERNAL;
     }
     DJ_TRY(dj_worker_register(worker, "userOnboarding", onboard,
-                              &(dj_job_options){.context = &settings}));
+                              &(dj_job_options){ .context = &settings }));
     return dj_worker_register(worker, "send-verification-email", mail_again,
-                              &(dj_job_options){.context = &settings});
+                              &(dj_job_options){ .context = &settings });
 }

@@ -26,10 +26,10 @@ typedef struct dj_start_options {
     const char *queue;           /**< NULL: "default" */
     const char *idempotency_key; /**< makes a repeated start the same run */
     const char *idempotency_ttl; /**< NULL: the key holds as long as the run is kept */
-    bool restart_when_failed;    /**< a failed or cancelled holder of the key gives way to a new run */
-    int max_attempts;            /**< 0: the job's or the queue's setting; 5 if none */
-    const char *scheduled_at;    /**< NULL, or a time in the past: at once */
-    int priority;                /**< -32768 … 32767, higher first */
+    bool restart_when_failed; /**< a failed or cancelled holder of the key gives way to a new run */
+    int max_attempts;         /**< 0: the job's or the queue's setting; 5 if none */
+    const char *scheduled_at; /**< NULL, or a time in the past: at once */
+    int priority;             /**< -32768 … 32767, higher first */
     const char *concurrency_key; /**< runs of one key share the queue's limit for a key */
     const char *timeout;         /**< of the whole run, from when it is first due */
     json_object *tags;           /**< lent; an object of texts, up to 16 */
@@ -41,8 +41,8 @@ typedef struct dj_start_options {
  *  DJ_UNAVAILABLE: the database cannot be reached, and the message says why. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_client_open(const char *conninfo, dj_client **ret_client);
 
-/** Makes a client over your own connection, which stays yours and must outlive the client. Its calls
- *  take part in your open transaction. A database error aborts that transaction, as any
+/** Makes a client over your own connection, which stays yours and must outlive the client. Its
+ * calls take part in your open transaction. A database error aborts that transaction, as any
  *  statement's does. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_client_wrap(PGconn *conn, dj_client **ret_client);
 
@@ -66,9 +66,10 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_start_many(dj_client *client, const char *j
                                                 const dj_start_options *options,
                                                 char (*ret_run_ids)[DJ_ID_BYTES]);
 
-/** Sends an event to the runs that wait for its name and key, now or later. `payload` is lent (NULL:
- *  {}); `correlation_key` NULL meets only waits without a key; `idempotency_key` (NULL: none) makes a
- *  repeated event one. */
+/** Sends an event to the runs that wait for its name and key, now or later. `payload` is lent
+ * (NULL:
+ *  {}); `correlation_key` NULL meets only waits without a key; `idempotency_key` (NULL: none) makes
+ * a repeated event one. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_send_event(dj_client *client, const char *name,
                                                 json_object *payload, const char *correlation_key,
                                                 const char *idempotency_key,

@@ -17,16 +17,16 @@ typedef enum dj_status {
     DJ_IDEMPOTENCY_CONFLICT, /**< the key is known with another job or payload */
     DJ_NOT_FOUND,            /**< there is no such run, queue, … in this namespace */
     DJ_TOO_LARGE,            /**< over a limit; the message names the limit */
-    DJ_LEASE_LOST,           /**< this run is not ours any more: cancelled, timed out or taken over */
-    DJ_NOT_ALLOWED,          /**< not in this state */
-    DJ_UNAVAILABLE,          /**< the database cannot be reached just now; trying again is safe
-                                  where a key is given */
-    DJ_TIMEOUT,              /**< waited as long as was asked, and it has not happened */
-    DJ_FAILED,               /**< the step or the run failed; the message says why */
-    DJ_CANCELLED,            /**< the run was cancelled */
-    DJ_SUSPENDED,            /**< the run waits: the handler returns, and is called again to resume */
-    DJ_NO_MEMORY,            /**< an allocation failed */
-    DJ_INTERNAL,             /**< a broken promise of ours or of the database's; please report it */
+    DJ_LEASE_LOST,  /**< this run is not ours any more: cancelled, timed out or taken over */
+    DJ_NOT_ALLOWED, /**< not in this state */
+    DJ_UNAVAILABLE, /**< the database cannot be reached just now; trying again is safe
+                         where a key is given */
+    DJ_TIMEOUT,     /**< waited as long as was asked, and it has not happened */
+    DJ_FAILED,      /**< the step or the run failed; the message says why */
+    DJ_CANCELLED,   /**< the run was cancelled */
+    DJ_SUSPENDED,   /**< the run waits: the handler returns, and is called again to resume */
+    DJ_NO_MEMORY,   /**< an allocation failed */
+    DJ_INTERNAL,    /**< a broken promise of ours or of the database's; please report it */
 } dj_status;
 
 /** Why the last call on this thread that did not answer DJ_OK did not. Lower case, one line, no

@@ -4,8 +4,8 @@
  * steps is remembered, so a step that completed gives its result back and is not called again.
  * Every durable call answers a status: hand up whatever is not DJ_OK (DJ_TRY).
  *
- * A handler runs on a thread of the worker's pool and may block there. While a durable call waits for
- * PostgreSQL, the handler's stack is parked and the thread serves another run; the handler may
+ * A handler runs on a thread of the worker's pool and may block there. While a durable call waits
+ * for PostgreSQL, the handler's stack is parked and the thread serves another run; the handler may
  * go on on another thread. So hold no mutex and rely on no thread-local value (errno included)
  * across a durable call. A handler's stack has DJ_STACK_BYTES. */
 #ifndef DURABLE_WORKER_H
@@ -30,8 +30,9 @@ typedef struct dj_run dj_run;
  *  answered. */
 typedef dj_status (*dj_handler)(dj_run *run, json_object *payload);
 
-/** A step's code. `input` is what was given to dj_step. Set *ret_result (the run takes it), or leave
- *  it NULL. To fail, return dj_run_fail(), dj_run_fail_permanently() or dj_run_retry_after(). */
+/** A step's code. `input` is what was given to dj_step. Set *ret_result (the run takes it), or
+ * leave it NULL. To fail, return dj_run_fail(), dj_run_fail_permanently() or dj_run_retry_after().
+ */
 typedef dj_status (*dj_step_fn)(dj_run *run, json_object *input, json_object **ret_result);
 
 /** As dj_step_fn, with a connection in an open transaction: what you do on it is committed together
@@ -52,21 +53,22 @@ typedef struct dj_backoff {
     const char *initial; /**< before the second try, as "1s" */
     double factor;       /**< each further wait is so much longer; at least 1 */
     const char *max;     /**< no wait is longer, as "1h" */
-    double jitter;       /**< 0 … 1: a wait is made longer or shorter by up to this part of itself */
+    double jitter; /**< 0 … 1: a wait is made longer or shorter by up to this part of itself */
 } dj_backoff;
 
 typedef struct dj_job_options {
-    void *context;         /**< what dj_run_context() gives to the handler; must be thread-safe */
-    int max_attempts;      /**< 0: the queue's, 5 if none */
-    dj_backoff backoff;    /**< between attempts */
-    const char *version;   /**< of the handler's code; NULL: none. Runs parked for another version are
-                                taken up when a worker with this one begins */
-    int max_crashes;       /**< 0: 3 */
+    void *context;       /**< what dj_run_context() gives to the handler; must be thread-safe */
+    int max_attempts;    /**< 0: the queue's, 5 if none */
+    dj_backoff backoff;  /**< between attempts */
+    const char *version; /**< of the handler's code; NULL: none. Runs parked for another version are
+                              taken up when a worker with this one begins */
+    int max_crashes;     /**< 0: 3 */
 } dj_job_options;
 
 typedef struct dj_step_options {
-    int max_attempts;   /**< 0 or 1: the step has no policy of its own, an error is thrown to the handler */
-    dj_backoff backoff; /**< between this step's tries */
+    int max_attempts;    /**< 0 or 1: the step has no policy of its own, an error is thrown to the
+                            handler */
+    dj_backoff backoff;  /**< between this step's tries */
     const char *timeout; /**< of one try, as "30s". The code cannot be stopped from outside: when it
                               comes back late, what it did is an error (StepTimeoutError), and until
                               then its run shows as late */
@@ -90,15 +92,15 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_worker_register(dj_worker *worker, const ch
 
 /** A worker's settings; zero means the default. */
 typedef struct dj_worker_options {
-    const char *conninfo;  /**< NULL: the environment's DURABLE_DATABASE_URL */
-    const char *name;      /**< shown in durable.workers; NULL: the host's name */
+    const char *conninfo;   /**< NULL: the environment's DURABLE_DATABASE_URL */
+    const char *name;       /**< shown in durable.workers; NULL: the host's name */
     const char *namespace_; /**< NULL: "default" */
-    const char *queues;    /**< comma separated; NULL: every queue */
-    int slots;             /**< runs in hand at most; 0: 1024 */
-    int threads;           /**< handlers on a CPU or blocked at most; 0: 16 */
-    int connections;       /**< for claims and commits; 0: 2 */
-    int64_t lease_ttl_ms;  /**< a worker silent so long has lost its leases; 0: 10,000 */
-    int64_t grace_ms;      /**< how long a drain waits for the steps in hand; 0: 25,000 */
+    const char *queues;     /**< comma separated; NULL: every queue */
+    int slots;              /**< runs in hand at most; 0: 1024 */
+    int threads;            /**< handlers on a CPU or blocked at most; 0: 16 */
+    int connections;        /**< for claims and commits; 0: 2 */
+    int64_t lease_ttl_ms;   /**< a worker silent so long has lost its leases; 0: 10,000 */
+    int64_t grace_ms;       /**< how long a drain waits for the steps in hand; 0: 25,000 */
     /** Where the worker says what it does; NULL: standard error. `line` has no newline. */
     void (*on_log)(void *context, dj_level level, const char *line);
     void *on_log_context;
@@ -109,8 +111,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_worker_new(const dj_worker_options *options
                                                 dj_worker **ret_worker);
 DJ_PUBLIC void dj_worker_free(dj_worker *worker);
 
-/** Runs until dj_worker_drain(): leases runs, calls their handlers, commits what they did. While the
- *  database is away it keeps trying. DJ_OK: drained. */
+/** Runs until dj_worker_drain(): leases runs, calls their handlers, commits what they did. While
+ * the database is away it keeps trying. DJ_OK: drained. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_worker_run(dj_worker *worker);
 
 /** Tells the worker to take nothing more, to finish the steps in hand and to give the rest back.
@@ -124,18 +126,19 @@ DJ_PUBLIC const char *dj_run_job(const dj_run *run);
 DJ_PUBLIC int dj_run_attempt(const dj_run *run); /**< the first is 1 */
 DJ_PUBLIC void *dj_run_context(const dj_run *run);
 
-/** True once the worker knows that the run is not its own any more (cancelled, timed out, taken over):
- *  within 5 s. A long step looks from time to time, and returns whatever it likes: it is not kept. */
+/** True once the worker knows that the run is not its own any more (cancelled, timed out, taken
+ * over): within 5 s. A long step looks from time to time, and returns whatever it likes: it is not
+ * kept. */
 DJ_PUBLIC bool dj_run_cancelled(const dj_run *run);
 
 /** Proves that a long step is alive. Answers DJ_LEASE_LOST once the run is not ours any more, and
  *  DJ_TIMEOUT once the step is over its timeout. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_heartbeat(dj_run *run);
 
-/** Runs `step` once and for all: its result is committed before this returns, and given back without a
- *  call in every later attempt. A name used again becomes "name#2". `ret_result` may be NULL;
- *  *ret_result is the run's, valid until the handler returns.
- *  DJ_FAILED: the step failed, with dj_error_message(); return it, or go on another way. */
+/** Runs `step` once and for all: its result is committed before this returns, and given back
+ * without a call in every later attempt. A name used again becomes "name#2". `ret_result` may be
+ * NULL; *ret_result is the run's, valid until the handler returns. DJ_FAILED: the step failed, with
+ * dj_error_message(); return it, or go on another way. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_step(dj_run *run, const char *name, dj_step_fn step,
                                           json_object *input, json_object **ret_result);
 
@@ -154,8 +157,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_step_tx(dj_run *run, const char *name, dj_s
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_wait_for_event(dj_run *run, const char *event,
                                                     const dj_wait *wait, json_object **ret_event);
 
-/** Sleeps, holding no thread and no memory here meanwhile. `duration` is as "30s"; `name` may be NULL:
- *  "sleep". */
+/** Sleeps, holding no thread and no memory here meanwhile. `duration` is as "30s"; `name` may be
+ * NULL: "sleep". */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_sleep(dj_run *run, const char *name, const char *duration);
 
 /** Sleeps until a time, RFC 3339. One in the past is over at once. */
@@ -168,7 +171,8 @@ DJ_PUBLIC dj_status dj_log(dj_run *run, dj_level level, const char *format, ...)
 /** Ends the run well. Takes `result` (NULL: null), also on failure. Return what this returns. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_complete(dj_run *run, json_object *result);
 
-/** Fails the step, or the attempt: it is tried again as the policy says. Return what this returns. */
+/** Fails the step, or the attempt: it is tried again as the policy says. Return what this returns.
+ */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_fail(dj_run *run, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -1,5 +1,5 @@
-/* The duties. All truth and all safety is in the functions (migrations/functions/23 to 27): any number of
- * schedulers may call them at once. */
+/* The duties. All truth and all safety is in the functions (migrations/functions/23 to 27): any
+ * number of schedulers may call them at once. */
 #include "server/scheduler/duties.h"
 
 #include "common/auto.h"
@@ -23,7 +23,8 @@ int64_t scheduler_clock_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argument, int32_t *ret_value) {
+static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argument,
+                          int32_t *ret_value) {
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
@@ -41,8 +42,8 @@ static dj_status match(struct scheduler *scheduler, bool *ret_more) {
     return DJ_OK;
 }
 
-/* Now and then from the very beginning, else from a little back: dead rows pile up there while somebody
- * holds a snapshot. */
+/* Now and then from the very beginning, else from a little back: dead rows pile up there while
+ * somebody holds a snapshot. */
 static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     int64_t now = scheduler_clock_ms();
     bool full = now - scheduler->last_full_scan_ms >= FULL_SCAN_MS;
@@ -71,8 +72,8 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     return DJ_OK;
 }
 
-/* A worker that froze in the middle of a transaction makes reap() run into its lock_timeout: then its sessions are
- * ended, and reap() is called again. */
+/* A worker that froze in the middle of a transaction makes reap() run into its lock_timeout: then
+ * its sessions are ended, and reap() is called again. */
 static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;

@@ -1,4 +1,5 @@
-/* What a scheduler does, as a table: each duty is one SQL function, called until it finds nothing more. */
+/* What a scheduler does, as a table: each duty is one SQL function, called until it finds nothing
+ * more. */
 #ifndef SCHEDULER_DUTIES_H
 #define SCHEDULER_DUTIES_H
 
@@ -10,7 +11,7 @@
 struct scheduler {
     PGconn *conn;
     char id[37];
-    int64_t next_due_ms;      /* monotonic: when the next timer is due; INT64_MAX: none is known */
+    int64_t next_due_ms; /* monotonic: when the next timer is due; INT64_MAX: none is known */
     int64_t last_full_scan_ms;
 };
 

@@ -1,9 +1,10 @@
-/* durable-scheduler: timers, events, silent workers, marks, partitions. One thread, one connection that listens;
- * it sleeps until the next timer is due, a notification comes, or a duty's period is over.
+/* durable-scheduler: timers, events, silent workers, marks, partitions. One thread, one connection
+ * that listens; it sleeps until the next timer is due, a notification comes, or a duty's period is
+ * over.
  *
- * Any number may run. One is active, by an advisory lock of its session, for economy and not for safety. The
- * others look whether that one still beats; if it does not (it may be frozen, and hold the lock for ever), they
- * work beside it. */
+ * Any number may run. One is active, by an advisory lock of its session, for economy and not for
+ * safety. The others look whether that one still beats; if it does not (it may be frozen, and hold
+ * the lock for ever), they work beside it. */
 #include "common/auto.h"
 #include "common/config.h"
 #include "common/db_calls.h"
@@ -67,8 +68,9 @@ static dj_status beat(struct scheduler *scheduler, bool *ret_active) {
 static dj_status scheduler_open(struct scheduler *scheduler, const char *conninfo) {
     DJ_TRY(db_conn_open(conninfo, "durable-scheduler", &scheduler->conn));
     AUTO(pgresult)
-    PGresult *set = PQexec(scheduler->conn, "set lock_timeout = '2s'; set statement_timeout = '60s'; "
-                                            "listen durable_due");
+    PGresult *set =
+        PQexec(scheduler->conn, "set lock_timeout = '2s'; set statement_timeout = '60s'; "
+                                "listen durable_due");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {
         return dj_fail_result(set);
     }
@@ -82,7 +84,8 @@ static dj_status scheduler_open(struct scheduler *scheduler, const char *conninf
     return DJ_OK;
 }
 
-/* Does what is due, each duty until it finds nothing more. An error of one does not keep the others waiting. */
+/* Does what is due, each duty until it finds nothing more. An error of one does not keep the others
+ * waiting. */
 static dj_status work(struct scheduler *scheduler, int64_t next_ms[], bool hinted) {
     for (int i = 0; i < duty_count; i++) {
         int64_t now = scheduler_clock_ms();
@@ -153,8 +156,12 @@ static bool rest(int failures) {
 int main(int argc, char **argv) {
     const char *conninfo = NULL;
     const struct config_option options[] = {
-        { .flag = "database-url", .environment = "DURABLE_DATABASE_URL", .value_name = "URL",
-          .help = "the PostgreSQL to work on", .kind = CONFIG_TEXT, .target = &conninfo },
+        { .flag = "database-url",
+          .environment = "DURABLE_DATABASE_URL",
+          .value_name = "URL",
+          .help = "the PostgreSQL to work on",
+          .kind = CONFIG_TEXT,
+          .target = &conninfo },
         { .flag = NULL },
     };
     const struct config_command command = {
@@ -181,7 +188,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     if (conninfo == NULL) {
-        (void)fprintf(stderr, "durable-scheduler: no database is named; set DURABLE_DATABASE_URL\n");
+        (void)fprintf(stderr,
+                      "durable-scheduler: no database is named; set DURABLE_DATABASE_URL\n");
         return status_exit_code(DJ_INVALID_ARGUMENT);
     }
     for (int failures = 0;; failures++) {

@@ -17,7 +17,9 @@ static const struct config_option options[] = {
     { .flag = "tag", .kind = CONFIG_TEXTS, .target = &texts },
     { .flag = NULL },
 };
-static const struct config_command command = { .program = "test", .options = options, .arguments_max = 2 };
+static const struct config_command command = { .program = "test",
+                                               .options = options,
+                                               .arguments_max = 2 };
 
 static dj_status parse(int argc, const char *const words[], char *argv[]) {
     int first;
@@ -29,8 +31,8 @@ static dj_status parse(int argc, const char *const words[], char *argv[]) {
 }
 
 static void flags_are_read_in_all_their_forms(void **state) {
-    static const char *const words[] = { "test", "--name=x", "a", "--slots", "3", "--wait", "1m", "--on", "--tag", "1", "--tag=2",
-                                         "--", "--b" };
+    static const char *const words[] = { "test", "--name=x", "a", "--slots", "3",  "--wait", "1m",
+                                         "--on", "--tag",    "1", "--tag=2", "--", "--b" };
     char *argv[20];
     (void)state;
     assert_int_equal(parse(13, words, argv), DJ_OK);
@@ -58,10 +60,17 @@ static void the_environment_comes_first_and_flags_win(void **state) {
 }
 
 static void mistakes_are_named_with_what_is_allowed(void **state) {
-    static const struct { const char *words[4]; int count; const char *says; } rows[] = {
-        { { "test", "--slots", "11" }, 3, "1 to 10" },     { { "test", "--slots", "x" }, 3, "--slots" },
-        { { "test", "--slost", "1" }, 3, "--slots" },      { { "test", "--name" }, 2, "needs a value" },
-        { { "test", "a", "b", "c" }, 4, "too many" },      { { "test", "--wait", "soon" }, 3, "--wait" },
+    static const struct {
+        const char *words[4];
+        int count;
+        const char *says;
+    } rows[] = {
+        { { "test", "--slots", "11" }, 3, "1 to 10" },
+        { { "test", "--slots", "x" }, 3, "--slots" },
+        { { "test", "--slost", "1" }, 3, "--slots" },
+        { { "test", "--name" }, 2, "needs a value" },
+        { { "test", "a", "b", "c" }, 4, "too many" },
+        { { "test", "--wait", "soon" }, 3, "--wait" },
     };
     char *argv[20];
     (void)state;

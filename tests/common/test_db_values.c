@@ -22,7 +22,10 @@ static int teardown(void **state) {
 
 static void values_come_back_as_they_went(void **state) {
     static const Oid types[] = { DB_UUID, DB_INT4, DB_INT8, DB_BOOL, DB_TEXT, DB_JSONB, DB_TEXT };
-    const struct db_call call = { .name = "x", .sql = "select $1, $2, $3, $4, $5, $6, $7", .param_count = 7, .param_types = types };
+    const struct db_call call = { .name = "x",
+                                  .sql = "select $1, $2, $3, $4, $5, $6, $7",
+                                  .param_count = 7,
+                                  .param_types = types };
     struct uuid id, id_back;
     struct db_params params;
     PGresult *rows = NULL;
@@ -63,8 +66,12 @@ static void values_come_back_as_they_went(void **state) {
 
 static void arrays_come_back_as_they_went(void **state) {
     static const Oid types[] = { DB_TEXT_ARRAY, DB_INT8_ARRAY, DB_JSONB_ARRAY };
-    const struct db_call call = { .name = "x", .sql = "select $1, array_to_string($2, ',') || ' ' || cardinality($3)",
-                                  .param_count = 3, .param_types = types };
+    const struct db_call call = {
+        .name = "x",
+        .sql = "select $1, array_to_string($2, ',') || ' ' || cardinality($3)",
+        .param_count = 3,
+        .param_types = types
+    };
     struct db_params params;
     struct db_text_array array;
     PGresult *rows = NULL;
@@ -114,6 +121,7 @@ static void an_error_keeps_the_servers_words_and_its_status(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(values_come_back_as_they_went),
                                         cmocka_unit_test(arrays_come_back_as_they_went),
-                                        cmocka_unit_test(an_error_keeps_the_servers_words_and_its_status) };
+                                        cmocka_unit_test(
+                                            an_error_keeps_the_servers_words_and_its_status) };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -4,9 +4,18 @@
 #include <string.h>
 
 static void each_unit_and_sums_are_read(void **state) {
-    static const struct { const char *text; int64_t ms; } rows[] = {
-        { "500ms", 500 }, { "30s", 30000 }, { "5m", 300000 }, { "24h", 86400000 }, { "30d", 2592000000 },
-        { "1h30m", 5400000 }, { "1d2h3m4s5ms", 93784005 }, { "3650d", 315360000000 },
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } rows[] = {
+        { "500ms", 500 },
+        { "30s", 30000 },
+        { "5m", 300000 },
+        { "24h", 86400000 },
+        { "30d", 2592000000 },
+        { "1h30m", 5400000 },
+        { "1d2h3m4s5ms", 93784005 },
+        { "3650d", 315360000000 },
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -17,8 +26,9 @@ static void each_unit_and_sums_are_read(void **state) {
 }
 
 static void what_is_no_duration_is_refused_by_name(void **state) {
-    static const char *const texts[] = { "", "5", "s", "-5s", "5 s", "5x", "1.5h", "0s", "3651d", "99999999999999999999d",
-                                         "5m ", "+5m", "5S" };
+    static const char *const texts[] = { "",    "5",    "s",  "-5s",   "5 s",
+                                         "5x",  "1.5h", "0s", "3651d", "99999999999999999999d",
+                                         "5m ", "+5m",  "5S" };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int64_t ms = 7;

@@ -13,8 +13,17 @@ static dj_status parse(const char *text, size_t length) {
 }
 
 static void json_values_are_read(void **state) {
-    static const char *const texts[] = { "{}", "[]", "null", "true", "12", "-1.5e10", "\"x\"", " {\"a\": [1, 2, {\"b\": null}]} ",
-                                         "\"\\ud83d\\ude00\"", "\"\\u00e9\"", "\"é\"" };
+    static const char *const texts[] = { "{}",
+                                         "[]",
+                                         "null",
+                                         "true",
+                                         "12",
+                                         "-1.5e10",
+                                         "\"x\"",
+                                         " {\"a\": [1, 2, {\"b\": null}]} ",
+                                         "\"\\ud83d\\ude00\"",
+                                         "\"\\u00e9\"",
+                                         "\"é\"" };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (parse(texts[i], strlen(texts[i])) != DJ_OK) {
@@ -24,9 +33,25 @@ static void json_values_are_read(void **state) {
 }
 
 static void what_postgresql_would_not_store_is_refused_by_name(void **state) {
-    static const char *const texts[] = { "", "{", "x", "{} {}", "[1,]", "{\"a\"}", "\"\\u0000\"", "\"\\ud800\"", "\"\\udc00x\"",
-                                         "\"\\ud800\\u0041\"", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "NaN", "Infinity",
-                                         "\"a\nb\"", "1e401", "1e-401", "'x'" };
+    static const char *const texts[] = { "",
+                                         "{",
+                                         "x",
+                                         "{} {}",
+                                         "[1,]",
+                                         "{\"a\"}",
+                                         "\"\\u0000\"",
+                                         "\"\\ud800\"",
+                                         "\"\\udc00x\"",
+                                         "\"\\ud800\\u0041\"",
+                                         "\"\xff\"",
+                                         "\"\xc0\x80\"",
+                                         "\"\xed\xa0\x80\"",
+                                         "NaN",
+                                         "Infinity",
+                                         "\"a\nb\"",
+                                         "1e401",
+                                         "1e-401",
+                                         "'x'" };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (parse(texts[i], strlen(texts[i])) != DJ_INVALID_ARGUMENT) {
@@ -91,10 +116,12 @@ static void what_json_cannot_hold_is_not_printed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(json_values_are_read),
-                                        cmocka_unit_test(what_postgresql_would_not_store_is_refused_by_name),
-                                        cmocka_unit_test(depth_size_and_digits_are_limited_to_the_one),
-                                        cmocka_unit_test(what_is_printed_is_read_back),
-                                        cmocka_unit_test(what_json_cannot_hold_is_not_printed) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(json_values_are_read),
+        cmocka_unit_test(what_postgresql_would_not_store_is_refused_by_name),
+        cmocka_unit_test(depth_size_and_digits_are_limited_to_the_one),
+        cmocka_unit_test(what_is_printed_is_read_back),
+        cmocka_unit_test(what_json_cannot_hold_is_not_printed)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,10 @@
 #include <string.h>
 
 static void times_and_their_zones_are_read(void **state) {
-    static const struct { const char *text; int64_t us; } rows[] = {
+    static const struct {
+        const char *text;
+        int64_t us;
+    } rows[] = {
         { "1970-01-01T00:00:00Z", 0 },
         { "1970-01-01T01:00:00+01:00", 0 },
         { "1969-12-31T23:59:59.5Z", -500000 },
@@ -20,9 +23,18 @@ static void times_and_their_zones_are_read(void **state) {
 }
 
 static void what_is_no_time_is_refused_by_name(void **state) {
-    static const char *const texts[] = { "", "2026-05-06", "2026-05-06T09:00:00", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z",
-                                         "2026-05-06T24:00:00Z", "2026-05-06T09:60:00Z", "2026-05-06T09:00:00.Z",
-                                         "2026-05-06T09:00:00+0100", "2026-05-06T09:00:00Zx", "0000-01-01T00:00:00Z", "now" };
+    static const char *const texts[] = { "",
+                                         "2026-05-06",
+                                         "2026-05-06T09:00:00",
+                                         "2026-02-29T00:00:00Z",
+                                         "2026-13-01T00:00:00Z",
+                                         "2026-05-06T24:00:00Z",
+                                         "2026-05-06T09:60:00Z",
+                                         "2026-05-06T09:00:00.Z",
+                                         "2026-05-06T09:00:00+0100",
+                                         "2026-05-06T09:00:00Zx",
+                                         "0000-01-01T00:00:00Z",
+                                         "now" };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int64_t us = 7;

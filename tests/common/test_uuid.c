@@ -13,8 +13,12 @@ static void a_uuid_is_read_and_printed(void **state) {
 }
 
 static void what_is_no_uuid_is_refused_by_name(void **state) {
-    static const char *const texts[] = { "", "01a20a7c", "01a20a7c-222c-72ec-b5ad-8ec26b7824c", "01a20a7c-222c-72ec-b5ad-8ec26b7824c00",
-                                         "01a20a7c-222c-72ec-b5ad_8ec26b7824c0", "g1a20a7c-222c-72ec-b5ad-8ec26b7824c0" };
+    static const char *const texts[] = { "",
+                                         "01a20a7c",
+                                         "01a20a7c-222c-72ec-b5ad-8ec26b7824c",
+                                         "01a20a7c-222c-72ec-b5ad-8ec26b7824c00",
+                                         "01a20a7c-222c-72ec-b5ad_8ec26b7824c0",
+                                         "g1a20a7c-222c-72ec-b5ad-8ec26b7824c0" };
     struct uuid uuid;
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

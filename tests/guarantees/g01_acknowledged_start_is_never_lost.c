@@ -1,7 +1,8 @@
 /* Guarantee 1. A start that was acknowledged is never lost; one that rolled back never happened.
  *
- * Seen to fail: with synchronous_commit = off in the server, a crash lost the last acknowledged starts; with the warning
- * of an unconfirmed commit passed over in db_exec(), the last test got a success. */
+ * Seen to fail: with synchronous_commit = off in the server, a crash lost the last acknowledged
+ * starts; with the warning of an unconfirmed commit passed over in db_exec(), the last test got a
+ * success. */
 #include "support.h"
 
 #include <durable/client.h>
@@ -23,13 +24,18 @@ static void starts_acknowledged_before_a_crash_are_there_after_it(void **state) 
     (void)state;
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 200; i++) {
-            (void)snprintf(ids[i], sizeof ids[i], "%s", sql_text(conn, "select durable.start('noop')"));
+            (void)snprintf(ids[i], sizeof ids[i], "%s",
+                           sql_text(conn, "select durable.start('noop')"));
         }
         cluster_restart(&cluster, "immediate");
         PQfinish(conn);
         conn = connect_to(cluster.url);
         for (int i = 0; i < 200; i++) {
-            assert_int_equal(sql_int(conn, "select count(*) from durable.runs where id = '%s' and status = 'queued'", ids[i]), 1);
+            assert_int_equal(
+                sql_int(conn,
+                        "select count(*) from durable.runs where id = '%s' and status = 'queued'",
+                        ids[i]),
+                1);
         }
     }
     PQfinish(conn);
@@ -44,7 +50,8 @@ static void a_start_that_rolls_back_never_happened(void **state) {
     sql(conn, "begin");
     assert_int_equal(dj_start(client, "rolled-back", NULL, NULL, id), DJ_OK);
     sql(conn, "rollback");
-    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'rolled-back'"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'rolled-back'"),
+                     0);
     sql(conn, "begin");
     assert_int_equal(dj_start(client, "committed", NULL, NULL, id), DJ_OK);
     sql(conn, "commit");
@@ -63,7 +70,8 @@ static void a_commit_without_its_standby_is_not_acknowledged(void **state) {
     if (fork() == 0) { /* the impatient one */
         PGconn *other = PQconnectdb(cluster.url);
         for (int i = 0; i < 500; i++) {
-            PQclear(PQexec(other, "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"));
+            PQclear(PQexec(other, "select pg_cancel_backend(pid) from pg_stat_activity where "
+                                  "wait_event = 'SyncRep'"));
             sleep_ms(20);
         }
         _exit(0);

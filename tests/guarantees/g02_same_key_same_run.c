@@ -1,7 +1,8 @@
-/* Guarantee 2. Same idempotency key, same job and payload: the same run. Different: an error. After its TTL: a new run.
+/* Guarantee 2. Same idempotency key, same job and payload: the same run. Different: an error. After
+ * its TTL: a new run.
  *
- * Seen to fail: with take_key() looking before it inserts, and inserting on conflict do nothing, 64 starts made several
- * runs; without the comparison of payloads the second test found no error. */
+ * Seen to fail: with take_key() looking before it inserts, and inserting on conflict do nothing, 64
+ * starts made several runs; without the comparison of payloads the second test found no error. */
 #include "support.h"
 
 #include <poll.h>
@@ -26,7 +27,9 @@ static void sixty_four_concurrent_starts_with_one_key_are_one_run(void **state) 
     for (int round = 0; round < 10; round++) {
         char query[128];
         char first[64] = "";
-        (void)snprintf(query, sizeof query, "select durable.start('noop', '{\"a\": 1}', idempotency_key => 'round %d')", round);
+        (void)snprintf(query, sizeof query,
+                       "select durable.start('noop', '{\"a\": 1}', idempotency_key => 'round %d')",
+                       round);
         for (int i = 0; i < 64; i++) {
             assert_int_equal(PQsendQuery(starters[i], query), 1);
         }
@@ -43,7 +46,9 @@ static void sixty_four_concurrent_starts_with_one_key_are_one_run(void **state) 
             assert_null(PQgetResult(starters[i]));
         }
     }
-    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where idempotency_key like 'round%%'"), 10);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable.runs where idempotency_key like 'round%%'"),
+        10);
     for (int i = 0; i < 64; i++) {
         PQfinish(starters[i]);
     }
@@ -51,45 +56,64 @@ static void sixty_four_concurrent_starts_with_one_key_are_one_run(void **state) 
 
 static void another_job_or_payload_is_a_conflict_and_stores_nothing(void **state) {
     (void)state;
-    sql(conn, "select durable.start('noop', '{\"a\": 1, \"b\": 2}', idempotency_key => 'conflict')");
-    assert_string_equal(sql_text(conn, "select durable.start('noop', '{\"b\": 2.0, \"a\": 1}', idempotency_key => 'conflict')"),
-                        sql_text(conn, "select id from durable.runs where idempotency_key = 'conflict'"));
-    const char *message = sql_error(conn, "DJ002", "select durable.start('noop', '{\"a\": 2}', idempotency_key => 'conflict')");
+    sql(conn,
+        "select durable.start('noop', '{\"a\": 1, \"b\": 2}', idempotency_key => 'conflict')");
+    assert_string_equal(
+        sql_text(conn, "select durable.start('noop', '{\"b\": 2.0, \"a\": 1}', idempotency_key => "
+                       "'conflict')"),
+        sql_text(conn, "select id from durable.runs where idempotency_key = 'conflict'"));
+    const char *message = sql_error(
+        conn, "DJ002", "select durable.start('noop', '{\"a\": 2}', idempotency_key => 'conflict')");
     assert_non_null(strstr(message, "idempotency_key"));
-    sql_error(conn, "DJ002", "select durable.start('other', '{\"a\": 1, \"b\": 2}', idempotency_key => 'conflict')");
+    sql_error(
+        conn, "DJ002",
+        "select durable.start('other', '{\"a\": 1, \"b\": 2}', idempotency_key => 'conflict')");
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'other'"), 0);
 }
 
 static void after_its_time_or_release_a_key_gives_a_new_run(void **state) {
     (void)state;
-    const char *first = sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl', idempotency_ttl => '1 hour')");
-    assert_string_equal(sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')"), first);
-    sql(conn, "update durable_internal.idempotency_key set expires_at = clock_timestamp() where key = 'ttl'");
+    const char *first = sql_text(
+        conn,
+        "select durable.start('noop', idempotency_key => 'ttl', idempotency_ttl => '1 hour')");
+    assert_string_equal(sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')"),
+                        first);
+    sql(conn, "update durable_internal.idempotency_key set expires_at = clock_timestamp() where "
+              "key = 'ttl'");
     const char *second = sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')");
     assert_string_not_equal(second, first);
     assert_int_equal(sql_int(conn, "select durable.release_key('ttl')"), 1);
     assert_int_equal(sql_int(conn, "select durable.release_key('ttl')"), 0);
-    assert_string_not_equal(sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')"), second);
+    assert_string_not_equal(
+        sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')"), second);
 }
 
 static void a_failed_holder_gives_way_only_where_the_new_start_says_so(void **state) {
     (void)state;
-    const char *first = sql_text(conn, "select durable.start('noop', idempotency_key => 'restart')");
+    const char *first =
+        sql_text(conn, "select durable.start('noop', idempotency_key => 'restart')");
     sql(conn, "select durable.cancel('%s')", first);
-    assert_string_equal(sql_text(conn, "select durable.start('noop', idempotency_key => 'restart')"), first);
-    const char *second = sql_text(conn, "select durable.start('noop', idempotency_key => 'restart', "
-                                        "options => '{\"onTerminal\": \"restart\"}')");
+    assert_string_equal(
+        sql_text(conn, "select durable.start('noop', idempotency_key => 'restart')"), first);
+    const char *second =
+        sql_text(conn, "select durable.start('noop', idempotency_key => 'restart', "
+                       "options => '{\"onTerminal\": \"restart\"}')");
     assert_string_not_equal(second, first);
-    sql_error(conn, "DJ006", "select durable.retry('%s')", first); /* its key has gone to the newer one */
+    sql_error(conn, "DJ006", "select durable.retry('%s')",
+              first); /* its key has gone to the newer one */
 }
 
 static void many_with_keys_answer_in_order_and_a_repeat_is_the_same(void **state) {
     (void)state;
-    sql(conn, "create temp table first as select id, n from durable.start_many('noop', array['{\"i\": 1}', '{\"i\": 2}', "
-              "'{\"i\": 1}']::jsonb[], idempotency_keys => array['m2', null, 'm2']) with ordinality as s (id, n)");
+    sql(conn, "create temp table first as select id, n from durable.start_many('noop', "
+              "array['{\"i\": 1}', '{\"i\": 2}', "
+              "'{\"i\": 1}']::jsonb[], idempotency_keys => array['m2', null, 'm2']) with "
+              "ordinality as s (id, n)");
     assert_int_equal(sql_int(conn, "select count(distinct id) from first"), 2);
-    assert_int_equal(sql_int(conn, "select count(*) from first join durable.runs r using (id) "
-                                   "where r.payload = jsonb_build_object('i', case n when 2 then 2 else 1 end)"), 3);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from first join durable.runs r using (id) "
+                      "where r.payload = jsonb_build_object('i', case n when 2 then 2 else 1 end)"),
+        3);
 }
 
 int main(void) {

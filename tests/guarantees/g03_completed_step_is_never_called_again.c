@@ -1,8 +1,9 @@
-/* Guarantee 3. A completed step's result never changes, and its function is not called again, in any later attempt, retry
- * or worker. A worker is killed at each named point of the claim and commit paths; the runs complete, on another worker.
+/* Guarantee 3. A completed step's result never changes, and its function is not called again, in
+ * any later attempt, retry or worker. A worker is killed at each named point of the claim and
+ * commit paths; the runs complete, on another worker.
  *
- * Seen to fail: with the handler going on before its step's commit was answered (run_park returning at once), steps
- * committed later were called again after kills at turn.composed and turn.sent. */
+ * Seen to fail: with the handler going on before its step's commit was answered (run_park returning
+ * at once), steps committed later were called again after kills at turn.composed and turn.sent. */
 #include "support.h"
 
 #include <signal.h>
@@ -15,23 +16,29 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     (void)spawn_scheduler(url);
     return 0;
 }
 
-/* No call of a step's function after its result was committed; every run complete with all its steps. */
+/* No call of a step's function after its result was committed; every run complete with all its
+ * steps. */
 static void check_all(int runs) {
-    wait_until(conn, 60, "select count(*) filter (where status = 'completed') = %d from durable.runs", runs);
-    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id = e.run_id and s.name = e.step "
-                                   "where e.at > s.committed_at"), 0);
+    wait_until(conn, 60,
+               "select count(*) filter (where status = 'completed') = %d from durable.runs", runs);
+    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id "
+                                   "= e.run_id and s.name = e.step "
+                                   "where e.at > s.committed_at"),
+                     0);
     assert_int_equal(sql_int(conn, "select count(*) from durable.steps"), runs * 5);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease"), 0);
 }
 
 static void a_kill_at_each_named_point_repeats_no_completed_step(void **state) {
-    static const char *const points[] = { "turn.composed", "turn.sent", "turn.answered", "turn.settled", "claim.taken",
-                                          "step.before", "step.after_effect", "step.committed" };
+    static const char *const points[] = { "turn.composed",     "turn.sent",     "turn.answered",
+                                          "turn.settled",      "claim.taken",   "step.before",
+                                          "step.after_effect", "step.committed" };
     int runs = 0;
     (void)state;
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
@@ -39,17 +46,22 @@ static void a_kill_at_each_named_point_repeats_no_completed_step(void **state) {
             char failpoint[64];
             (void)snprintf(failpoint, sizeof failpoint, "%s:%d:kill", points[i], hit);
             pid_t victim = spawn_worker(url, failpoint);
-            wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)victim);
-            sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 200}'::jsonb, array[8]))");
+            wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                       (int)victim);
+            sql(conn,
+                "select durable.start_many('steps', array_fill('{\"us\": 200}'::jsonb, array[8]))");
             runs += 8;
-            assert_int_equal(wait_process(victim, 30), -SIGKILL); /* a point that is never reached fails here */
+            assert_int_equal(wait_process(victim, 30),
+                             -SIGKILL); /* a point that is never reached fails here */
             pid_t heir = spawn_worker(url, NULL);
-            wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)heir);
+            wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                       (int)heir);
             check_all(runs);
             assert_int_equal(end_process(heir, SIGTERM), 0);
         }
     }
-    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where attempt > max_attempts"), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable.runs where attempt > max_attempts"), 0);
 }
 
 static void a_retried_run_reuses_its_completed_steps(void **state) {
@@ -60,8 +72,11 @@ static void a_retried_run_reuses_its_completed_steps(void **state) {
     sql(conn, "select durable.cancel('%s')", id);
     sql(conn, "select durable.retry('%s')", id);
     sql(conn, "select durable.send_event('go')");
-    wait_until(conn, 20, "select status = 'completed' and attempt = 2 from durable.runs where id = '%s'", id);
-    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'before'", id), 1);
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 2 from durable.runs where id = '%s'", id);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'before'", id),
+        1);
     (void)end_process(worker, SIGTERM);
 }
 
@@ -69,13 +84,20 @@ static void a_repeated_commit_of_a_step_changes_nothing(void **state) {
     (void)state;
     const char *worker = worker_new(conn, "by-hand");
     const char *id = sql_text(conn, "select durable.start('by-hand')");
-    sql(conn, "create temp table c as select * from durable_internal.claim('%s', 1, 1000000)", worker);
+    sql(conn, "create temp table c as select * from durable_internal.claim('%s', 1, 1000000)",
+        worker);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(sql_int(conn, "select count(*) from c, durable_internal.commit('%s', array[c.run_id], array[c.fence], "
-            "array[1], array[1], array['a'], array['step'], array['%d']::jsonb[], array[null]::jsonb[], array[1]::bigint[], "
-            "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')", worker, i), 0);
+        assert_int_equal(sql_int(conn,
+                                 "select count(*) from c, durable_internal.commit('%s', "
+                                 "array[c.run_id], array[c.fence], "
+                                 "array[1], array[1], array['a'], array['step'], "
+                                 "array['%d']::jsonb[], array[null]::jsonb[], array[1]::bigint[], "
+                                 "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')",
+                                 worker, i),
+                         0);
     }
-    assert_int_equal(sql_int(conn, "select result::int from durable.steps where run_id = '%s'", id), 0);
+    assert_int_equal(sql_int(conn, "select result::int from durable.steps where run_id = '%s'", id),
+                     0);
 }
 
 int main(void) {

@@ -1,7 +1,8 @@
-/* Guarantee 4. A result is committed only under a live lease: a worker that lost it changes nothing.
+/* Guarantee 4. A result is committed only under a live lease: a worker that lost it changes
+ * nothing.
  *
- * Seen to fail: with commit() comparing runs but not fences, the stopped worker's step and end were committed over its
- * heir's. */
+ * Seen to fail: with commit() comparing runs but not fences, the stopped worker's step and end were
+ * committed over its heir's. */
 #include "support.h"
 
 #include <signal.h>
@@ -14,7 +15,8 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     return 0;
 }
 
@@ -25,44 +27,81 @@ static void a_stale_fence_commits_nothing_and_says_lost(void **state) {
     char worker[64];
     (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
     const char *id = sql_text(conn, "select durable.start('by-hand')");
-    sql(conn, "create temp table c as select * from durable_internal.claim('%s', 1, 1000000)", worker);
-    sql(conn, "select durable_internal.reconcile('%s', (select number from durable_internal.worker where id = '%s'), '{}', '{}')",
+    sql(conn, "create temp table c as select * from durable_internal.claim('%s', 1, 1000000)",
+        worker);
+    sql(conn,
+        "select durable_internal.reconcile('%s', (select number from durable_internal.worker where "
+        "id = '%s'), '{}', '{}')",
         worker, worker); /* given back, and claimed again: another fence */
-    sql(conn, "create temp table d as select * from durable_internal.claim('%s', 1, 1000000)", worker);
-    assert_int_equal(sql_int(conn, "select (c.run_id = d.run_id and c.fence < d.fence) from c, d"), 1);
-    assert_int_equal(sql_int(conn, "select (not v.busy)::int from c, durable_internal.commit('%s', '{}','{}','{}','{}','{}','{}',"
-        "'{}','{}','{}', array[c.run_id], array[c.fence], array['1']::jsonb[], '{}','{}','{}','{}'," NO_LOGS ") as v", worker), 1);
-    assert_int_equal(sql_int(conn, "select (not v.busy)::int from c, durable_internal.commit('%s', array[c.run_id], array[c.fence],"
-        "array[1], array[1], array['a'], array['step'], array['1']::jsonb[], array[null]::jsonb[], array[1]::bigint[],"
-        "'{}','{}','{}','{}','{}','{}','{}'," NO_LOGS ") as v", worker), 1);
-    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id), "running");
-    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id), 0);
-    assert_int_equal(sql_int(conn, "select count(*) from d, durable_internal.commit('%s', '{}','{}','{}','{}','{}','{}','{}','{}',"
-        "'{}', array[d.run_id], array[d.fence], array['2']::jsonb[], '{}','{}','{}','{}'," NO_LOGS ") as v", worker), 0);
+    sql(conn, "create temp table d as select * from durable_internal.claim('%s', 1, 1000000)",
+        worker);
+    assert_int_equal(sql_int(conn, "select (c.run_id = d.run_id and c.fence < d.fence) from c, d"),
+                     1);
+    assert_int_equal(sql_int(conn,
+                             "select (not v.busy)::int from c, durable_internal.commit('%s', "
+                             "'{}','{}','{}','{}','{}','{}',"
+                             "'{}','{}','{}', array[c.run_id], array[c.fence], "
+                             "array['1']::jsonb[], '{}','{}','{}','{}'," NO_LOGS ") as v",
+                             worker),
+                     1);
+    assert_int_equal(sql_int(conn,
+                             "select (not v.busy)::int from c, durable_internal.commit('%s', "
+                             "array[c.run_id], array[c.fence],"
+                             "array[1], array[1], array['a'], array['step'], array['1']::jsonb[], "
+                             "array[null]::jsonb[], array[1]::bigint[],"
+                             "'{}','{}','{}','{}','{}','{}','{}'," NO_LOGS ") as v",
+                             worker),
+                     1);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "running");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id),
+                     0);
+    assert_int_equal(sql_int(conn,
+                             "select count(*) from d, durable_internal.commit('%s', "
+                             "'{}','{}','{}','{}','{}','{}','{}','{}',"
+                             "'{}', array[d.run_id], array[d.fence], array['2']::jsonb[], "
+                             "'{}','{}','{}','{}'," NO_LOGS ") as v",
+                             worker),
+                     0);
     assert_int_equal(sql_int(conn, "select result::int from durable.runs where id = '%s'", id), 2);
 }
 
-/* The zombie: SIGSTOP, until its lease has gone to another worker, which ends the run; then SIGCONT. */
+/* The zombie: SIGSTOP, until its lease has gone to another worker, which ends the run; then
+ * SIGCONT. */
 static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
     (void)state;
     (void)spawn_scheduler(url);
     for (int round = 0; round < 3; round++) {
-        static const char *const points[] = { "step.after_effect:2:stop", "turn.sent:3:stop", "turn.answered:2:stop" };
+        static const char *const points[] = { "step.after_effect:2:stop", "turn.sent:3:stop",
+                                              "turn.answered:2:stop" };
         pid_t zombie = spawn_worker(url, points[round]);
-        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)zombie);
+        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                   (int)zombie);
         char id[64];
-        (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('steps', '{\"us\": 300}')"));
+        (void)snprintf(id, sizeof id, "%s",
+                       sql_text(conn, "select durable.start('steps', '{\"us\": 300}')"));
         wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
-        wait_until(conn, 30, "select status = 'gone' from durable.workers where pid = %d", (int)zombie); /* reaped */
+        wait_until(conn, 30, "select status = 'gone' from durable.workers where pid = %d",
+                   (int)zombie); /* reaped */
         pid_t heir = spawn_worker(url, NULL);
         wait_until(conn, 30, "select status = 'completed' from durable.runs where id = '%s'", id);
-        const char *before = sql_text(conn, "select md5(array_agg(s order by s.position)::text) from durable.steps s where run_id = '%s'", id);
+        const char *before = sql_text(conn,
+                                      "select md5(array_agg(s order by s.position)::text) from "
+                                      "durable.steps s where run_id = '%s'",
+                                      id);
         (void)kill(zombie, SIGCONT);
-        wait_until(conn, 20, "select count(*) = 2 from durable.workers where pid = %d", (int)zombie); /* a new life */
-        assert_string_equal(sql_text(conn, "select md5(array_agg(s order by s.position)::text) from durable.steps s where run_id = '%s'",
-                                     id), before);
-        assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id = e.run_id and "
-                                       "s.name = e.step where e.at > s.committed_at"), 0);
+        wait_until(conn, 20, "select count(*) = 2 from durable.workers where pid = %d",
+                   (int)zombie); /* a new life */
+        assert_string_equal(sql_text(conn,
+                                     "select md5(array_agg(s order by s.position)::text) from "
+                                     "durable.steps s where run_id = '%s'",
+                                     id),
+                            before);
+        assert_int_equal(
+            sql_int(conn,
+                    "select count(*) from effect e join durable.steps s on s.run_id = e.run_id and "
+                    "s.name = e.step where e.at > s.committed_at"),
+            0);
         assert_int_equal(end_process(zombie, SIGTERM), 0);
         assert_int_equal(end_process(heir, SIGTERM), 0);
     }

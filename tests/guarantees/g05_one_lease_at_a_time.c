@@ -1,7 +1,9 @@
-/* Guarantee 5. At most one live lease on a run at any time; a worker that was declared dead gets none.
+/* Guarantee 5. At most one live lease on a run at any time; a worker that was declared dead gets
+ * none.
  *
- * Seen to fail: with bury() not taking the worker's advisory lock, the claim in flight leased to the dead worker; with the
- * reaper deleting leases joined with an old beat, the living worker's leases went. */
+ * Seen to fail: with bury() not taking the worker's advisory lock, the claim in flight leased to
+ * the dead worker; with the reaper deleting leases joined with an old beat, the living worker's
+ * leases went. */
 #include "support.h"
 
 #include <string.h>
@@ -25,13 +27,18 @@ static void two_claims_at_once_share_nothing(void **state) {
     (void)snprintf(second, sizeof second, "%s", worker_new(conn, "by-hand"));
     sql(a, "begin");
     sql(b, "begin");
-    sql(a, "create temp table c as select run_id from durable_internal.claim('%s', 60, 1000000)", first);
-    sql(b, "create temp table c as select run_id from durable_internal.claim('%s', 60, 1000000)", second);
+    sql(a, "create temp table c as select run_id from durable_internal.claim('%s', 60, 1000000)",
+        first);
+    sql(b, "create temp table c as select run_id from durable_internal.claim('%s', 60, 1000000)",
+        second);
     sql(a, "commit");
     sql(b, "commit");
-    assert_int_equal(sql_int(a, "select count(*) from c") + sql_int(b, "select count(*) from c"), 100);
-    assert_int_equal(sql_int(conn, "select count(distinct run_id) from durable_internal.lease"), 100);
-    assert_int_equal(sql_int(conn, "select count(distinct fence) from durable_internal.lease"), 100);
+    assert_int_equal(sql_int(a, "select count(*) from c") + sql_int(b, "select count(*) from c"),
+                     100);
+    assert_int_equal(sql_int(conn, "select count(distinct run_id) from durable_internal.lease"),
+                     100);
+    assert_int_equal(sql_int(conn, "select count(distinct fence) from durable_internal.lease"),
+                     100);
     PQfinish(a);
     PQfinish(b);
 }
@@ -42,9 +49,14 @@ static void a_claim_in_flight_and_a_reaper_leave_no_lease_on_the_dead(void **sta
     (void)state;
     sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[10]))");
     (void)snprintf(id, sizeof id, "%s", worker_new(conn, "by-hand"));
-    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'", id);
+    sql(conn,
+        "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'",
+        id);
     sql(worker, "begin");
-    sql(worker, "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where id = '%s'))", id, id);
+    sql(worker,
+        "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where "
+        "id = '%s'))",
+        id, id);
     assert_int_equal(PQsendQuery(reaper, "select durable_internal.reap()"), 1);
     assert_true(is_blocked(conn, reaper));
     sql(worker, "select * from durable_internal.claim('%s', 10, 1000000)", id);
@@ -52,9 +64,13 @@ static void a_claim_in_flight_and_a_reaper_leave_no_lease_on_the_dead(void **sta
     assert_false(is_blocked(conn, reaper));
     PQclear(PQgetResult(reaper));
     assert_null(PQgetResult(reaper));
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease l join durable_internal.worker w on w.id = l.worker_id "
-                                   "where not w.alive"), 0);
-    sql_error(worker, "DJ005", "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where id = '%s'))",
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease l join "
+                                   "durable_internal.worker w on w.id = l.worker_id "
+                                   "where not w.alive"),
+                     0);
+    sql_error(worker, "DJ005",
+              "select durable_internal.lock_turn('%s', (select number from durable_internal.worker "
+              "where id = '%s'))",
               id, id);
     PQfinish(worker);
     PQfinish(reaper);
@@ -67,9 +83,14 @@ static void a_beat_that_comes_while_the_reaper_waits_saves_the_worker(void **sta
     sql(conn, "update durable_internal.worker set alive = false");
     (void)snprintf(id, sizeof id, "%s", worker_new(conn, "by-hand"));
     sql(conn, "select * from durable_internal.claim('%s', 3, 1000000)", id);
-    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'", id);
+    sql(conn,
+        "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'",
+        id);
     sql(worker, "begin");
-    sql(worker, "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where id = '%s'))", id, id);
+    sql(worker,
+        "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where "
+        "id = '%s'))",
+        id, id);
     assert_int_equal(PQsendQuery(reaper, "select durable_internal.reap()"), 1);
     assert_true(is_blocked(conn, reaper));
     sql(conn, "select durable_internal.beat('%s', '{}', '{}', false)", id);
@@ -77,13 +98,16 @@ static void a_beat_that_comes_while_the_reaper_waits_saves_the_worker(void **sta
     assert_false(is_blocked(conn, reaper));
     PQclear(PQgetResult(reaper));
     assert_null(PQgetResult(reaper));
-    assert_int_equal(sql_int(conn, "select alive::int from durable_internal.worker where id = '%s'", id), 1);
-    assert_true(sql_int(conn, "select count(*) from durable_internal.lease where worker_id = '%s'", id) > 0);
+    assert_int_equal(
+        sql_int(conn, "select alive::int from durable_internal.worker where id = '%s'", id), 1);
+    assert_true(sql_int(conn, "select count(*) from durable_internal.lease where worker_id = '%s'",
+                        id) > 0);
     PQfinish(worker);
     PQfinish(reaper);
 }
 
-/* A worker that froze in the middle of a batch: no timeout of PostgreSQL ends it, so the scheduler does. */
+/* A worker that froze in the middle of a batch: no timeout of PostgreSQL ends it, so the scheduler
+ * does. */
 static void a_frozen_session_is_ended_and_its_leases_are_taken(void **state) {
     PGconn *frozen = connect_to(url);
     char id[64];
@@ -95,16 +119,23 @@ static void a_frozen_session_is_ended_and_its_leases_are_taken(void **state) {
     sql(conn, "select * from durable_internal.claim('%s', 5, 1000000)", id);
     assert_int_equal(PQenterPipelineMode(frozen), 1);
     char lock[256];
-    (void)snprintf(lock, sizeof lock, "select durable_internal.lock_turn('%s', (select number from durable_internal.worker where id = '%s'))",
+    (void)snprintf(lock, sizeof lock,
+                   "select durable_internal.lock_turn('%s', (select number from "
+                   "durable_internal.worker where id = '%s'))",
                    id, id);
     assert_int_equal(PQsendQueryParams(frozen, lock, 0, NULL, NULL, NULL, NULL, 0), 1);
     assert_int_equal(PQsendFlushRequest(frozen), 1); /* and no sync */
     assert_int_equal(PQflush(frozen), 0);
-    wait_until(conn, 10, "select exists (select from pg_locks where locktype = 'advisory' and pid = %d)", PQbackendPID(frozen));
-    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'", id);
+    wait_until(conn, 10,
+               "select exists (select from pg_locks where locktype = 'advisory' and pid = %d)",
+               PQbackendPID(frozen));
+    sql(conn,
+        "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'",
+        id);
     (void)spawn_scheduler(url);
     wait_until(conn, 20, "select not alive from durable_internal.worker where id = '%s'", id);
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease where worker_id = '%s'", id), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.lease where worker_id = '%s'", id), 0);
     PQfinish(frozen);
 }
 

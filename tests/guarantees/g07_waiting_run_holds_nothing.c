@@ -1,6 +1,8 @@
-/* Guarantee 7. A waiting run holds no worker, thread, connection or memory outside PostgreSQL; and how many bytes it is in it.
+/* Guarantee 7. A waiting run holds no worker, thread, connection or memory outside PostgreSQL; and
+ * how many bytes it is in it.
  *
- * Seen to fail: with dj_wait_for_event() parking the handler's stack instead of leaving, in_hand stayed at 200. */
+ * Seen to fail: with dj_wait_for_event() parking the handler's stack instead of leaving, in_hand
+ * stayed at 200. */
 #include "support.h"
 
 #include <signal.h>
@@ -16,7 +18,8 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     return 0;
 }
 
@@ -38,25 +41,32 @@ static void two_thousand_waiting_runs_hold_nothing(void **state) {
     (void)spawn_scheduler(url);
     pid_t worker = spawn_worker(url, NULL);
     long long before = sql_int(conn, "select pg_database_size(current_database())");
-    sql(conn, "select durable.start_many('waits', array_fill('{\"key\": \"k\"}'::jsonb, array[%d]))", WAITING);
+    sql(conn,
+        "select durable.start_many('waits', array_fill('{\"key\": \"k\"}'::jsonb, array[%d]))",
+        WAITING);
     wait_until(conn, 60, "select count(*) = %d from durable_internal.wait", WAITING);
     wait_until(conn, 20, "select in_hand = 0 from durable.workers where pid = %d", (int)worker);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease"), 0);
-    assert_int_equal(sql_int(conn, "select count(*) from pg_stat_activity where datname = current_database() and "
-                                   "backend_type = 'client backend' and application_name = 'durable-worker'"), 3);
+    assert_int_equal(
+        sql_int(conn,
+                "select count(*) from pg_stat_activity where datname = current_database() and "
+                "backend_type = 'client backend' and application_name = 'durable-worker'"),
+        3);
     for (int tries = 0; tries < 80 && threads_of(worker) > 2; tries++) {
         sleep_ms(100);
     }
     assert_true(threads_of(worker) <= 2); /* the loop, and the sanitizer's own */
     long long after = sql_int(conn, "select pg_database_size(current_database())");
-    (void)printf("a waiting run with one step is %lld bytes in PostgreSQL, indexes and all\n", (after - before) / WAITING);
+    (void)printf("a waiting run with one step is %lld bytes in PostgreSQL, indexes and all\n",
+                 (after - before) / WAITING);
     assert_true((after - before) / WAITING < 4096);
 
     /* With the worker gone they wait on, and any other goes on with them. */
     assert_int_equal(end_process(worker, SIGTERM), 0);
     sql(conn, "select durable.send_event('go', '{}', 'k')");
     worker = spawn_worker(url, NULL);
-    wait_until(conn, 60, "select count(*) = %d from durable.runs where status = 'completed'", WAITING);
+    wait_until(conn, 60, "select count(*) = %d from durable.runs where status = 'completed'",
+               WAITING);
     assert_int_equal(sql_int(conn, "select count(*) from effect"), WAITING);
     assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
 }

@@ -1,7 +1,8 @@
-/* Guarantee 8. Every run ends, or shows what it waits for and until when. A run whose worker died is taken up by another.
+/* Guarantee 8. Every run ends, or shows what it waits for and until when. A run whose worker died
+ * is taken up by another.
  *
- * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with charge_crash() not counting, the
- * run that kills its workers went on for ever. */
+ * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with
+ * charge_crash() not counting, the run that kills its workers went on for ever. */
 #include "support.h"
 
 #include <signal.h>
@@ -16,7 +17,8 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     (void)spawn_scheduler(url);
     return 0;
 }
@@ -36,7 +38,8 @@ static int worker_down(void **state) {
 
 static const char *ended(const char *job, const char *payload) {
     static char id[64];
-    (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('%s', '%s')", job, payload));
+    (void)snprintf(id, sizeof id, "%s",
+                   sql_text(conn, "select durable.start('%s', '%s')", job, payload));
     wait_until(conn, 30, "select finished_at is not null from durable.runs where id = '%s'", id);
     return id;
 }
@@ -44,67 +47,108 @@ static const char *ended(const char *job, const char *payload) {
 static void failed_attempts_are_tried_again_until_the_last(void **state) {
     (void)state;
     const char *id = ended("fails", "{}");
-    assert_string_equal(sql_text(conn, "select status || ' ' || attempt || ' ' || (error ->> 'message') from durable.runs where id = '%s'",
-                                 id), "failed 3 attempt 3 failed");
-    assert_int_equal(sql_int(conn, "select count(*) from durable.attempts where run_id = '%s' and outcome = 'failed'", id), 3);
+    assert_string_equal(sql_text(conn,
+                                 "select status || ' ' || attempt || ' ' || (error ->> 'message') "
+                                 "from durable.runs where id = '%s'",
+                                 id),
+                        "failed 3 attempt 3 failed");
+    assert_int_equal(
+        sql_int(conn,
+                "select count(*) from durable.attempts where run_id = '%s' and outcome = 'failed'",
+                id),
+        3);
     assert_int_equal(sql_int(conn, "select durable.retry('%s', 1)", id), 1);
-    wait_until(conn, 30, "select status = 'failed' and attempt = 4 from durable.runs where id = '%s'", id);
+    wait_until(conn, 30,
+               "select status = 'failed' and attempt = 4 from durable.runs where id = '%s'", id);
 }
 
 static void a_permanent_failure_is_not_tried_again(void **state) {
     (void)state;
-    assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'", ended("fails-permanently", "{}")), 1);
+    assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'",
+                             ended("fails-permanently", "{}")),
+                     1);
 }
 
 static void a_step_with_a_policy_is_tried_in_the_same_attempt(void **state) {
     (void)state;
     const char *id = ended("flaky", "{}");
-    assert_string_equal(sql_text(conn, "select status || ' ' || attempt from durable.runs where id = '%s'", id), "completed 1");
+    assert_string_equal(
+        sql_text(conn, "select status || ' ' || attempt from durable.runs where id = '%s'", id),
+        "completed 1");
     assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 3);
 }
 
 static void a_step_over_its_time_ends_its_attempt_and_others_go_on(void **state) {
     (void)state;
     const char *id = ended("late", "{\"ms\": 1500}");
-    assert_string_equal(sql_text(conn, "select error ->> 'name' from durable.runs where id = '%s'", id), "StepTimeoutError");
-    assert_true(sql_int(conn, "select extract(epoch from finished_at - started_at) * 1000 from durable.runs where id = '%s'", id) < 1400);
+    assert_string_equal(
+        sql_text(conn, "select error ->> 'name' from durable.runs where id = '%s'", id),
+        "StepTimeoutError");
+    assert_true(sql_int(conn,
+                        "select extract(epoch from finished_at - started_at) * 1000 from "
+                        "durable.runs where id = '%s'",
+                        id) < 1400);
     (void)ended("noop", "{}");
 }
 
 static void a_run_over_its_time_ends_wherever_it_is(void **state) {
     (void)state;
     char waiting[64], running[64], nobody[64];
-    (void)snprintf(waiting, sizeof waiting, "%s", sql_text(conn, "select durable.start('waits', timeout => '300ms')"));
-    (void)snprintf(running, sizeof running, "%s", sql_text(conn, "select durable.start('slow', '{\"ms\": 3000}', timeout => '300ms')"));
-    (void)snprintf(nobody, sizeof nobody, "%s", sql_text(conn, "select durable.start('nobody', timeout => '300ms')"));
-    wait_until(conn, 20, "select count(*) = 3 from durable.runs where id in ('%s', '%s', '%s') and status = 'failed' and "
-                         "error ->> 'name' = 'RunTimeoutError'", waiting, running, nobody);
-    assert_string_equal(sql_text(conn, "select outcome from durable.attempts where run_id = '%s'", running), "timed_out");
+    (void)snprintf(waiting, sizeof waiting, "%s",
+                   sql_text(conn, "select durable.start('waits', timeout => '300ms')"));
+    (void)snprintf(
+        running, sizeof running, "%s",
+        sql_text(conn, "select durable.start('slow', '{\"ms\": 3000}', timeout => '300ms')"));
+    (void)snprintf(nobody, sizeof nobody, "%s",
+                   sql_text(conn, "select durable.start('nobody', timeout => '300ms')"));
+    wait_until(conn, 20,
+               "select count(*) = 3 from durable.runs where id in ('%s', '%s', '%s') and status = "
+               "'failed' and "
+               "error ->> 'name' = 'RunTimeoutError'",
+               waiting, running, nobody);
+    assert_string_equal(
+        sql_text(conn, "select outcome from durable.attempts where run_id = '%s'", running),
+        "timed_out");
 }
 
 static void waits_time_out_as_their_handler_asked(void **state) {
     (void)state;
-    assert_string_equal(sql_text(conn, "select status || ' ' || (error ->> 'name') from durable.runs where id = '%s'",
-        ended("waits", "{\"timeout\": \"100ms\", \"on\": 0}")), "failed WaitTimeoutError");
-    assert_string_equal(sql_text(conn, "select status || ' ' || result from durable.runs where id = '%s'",
-        ended("waits", "{\"timeout\": \"100ms\", \"on\": 1}")), "completed {\"timedOut\": true}");
+    assert_string_equal(
+        sql_text(conn,
+                 "select status || ' ' || (error ->> 'name') from durable.runs where id = '%s'",
+                 ended("waits", "{\"timeout\": \"100ms\", \"on\": 0}")),
+        "failed WaitTimeoutError");
+    assert_string_equal(sql_text(conn,
+                                 "select status || ' ' || result from durable.runs where id = '%s'",
+                                 ended("waits", "{\"timeout\": \"100ms\", \"on\": 1}")),
+                        "completed {\"timedOut\": true}");
     assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'",
-        ended("waits", "{\"timeout\": \"100ms\", \"on\": 2}")), "cancelled");
+                                 ended("waits", "{\"timeout\": \"100ms\", \"on\": 2}")),
+                        "cancelled");
 }
 
 static void a_sleeping_run_wakes(void **state) {
     (void)state;
     const char *id = ended("sleeps", "{}");
-    assert_true(sql_int(conn, "select extract(epoch from finished_at - started_at) * 1000 from durable.runs where id = '%s'", id) >= 300);
+    assert_true(sql_int(conn,
+                        "select extract(epoch from finished_at - started_at) * 1000 from "
+                        "durable.runs where id = '%s'",
+                        id) >= 300);
     assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'", id), 1);
 }
 
 static void a_result_over_its_limit_fails_the_run_once_and_says_where(void **state) {
     (void)state;
     const char *id = ended("large", "{\"bytes\": 1048575}");
-    assert_string_equal(sql_text(conn, "select status || ' ' || attempt from durable.runs where id = '%s'", id), "failed 1");
-    assert_non_null(strstr(sql_text(conn, "select error ->> 'message' from durable.runs where id = '%s'", id), "step large is 1048577 bytes"));
-    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", ended("large", "{\"bytes\": 1048574}")), "completed");
+    assert_string_equal(
+        sql_text(conn, "select status || ' ' || attempt from durable.runs where id = '%s'", id),
+        "failed 1");
+    assert_non_null(
+        strstr(sql_text(conn, "select error ->> 'message' from durable.runs where id = '%s'", id),
+               "step large is 1048577 bytes"));
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'",
+                                 ended("large", "{\"bytes\": 1048574}")),
+                        "completed");
 }
 
 static void a_killed_workers_run_is_taken_up_by_another(void **state) {
@@ -116,7 +160,10 @@ static void a_killed_workers_run_is_taken_up_by_another(void **state) {
     sql(conn, "update durable_internal.run set payload = '{\"ms\": 1}' where id = '%s'", id);
     pid_t heir = spawn_worker(url, NULL);
     wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
-    assert_string_equal(sql_text(conn, "select string_agg(outcome, ' ' order by attempt) from durable.attempts where run_id = '%s'", id),
+    assert_string_equal(sql_text(conn,
+                                 "select string_agg(outcome, ' ' order by attempt) from "
+                                 "durable.attempts where run_id = '%s'",
+                                 id),
                         "crashed completed");
     (void)end_process(heir, SIGTERM);
 }
@@ -125,36 +172,55 @@ static void a_run_that_kills_its_workers_fails_and_its_neighbours_complete(void 
     char poison[64];
     (void)state;
     (void)snprintf(poison, sizeof poison, "%s", sql_text(conn, "select durable.start('dies')"));
-    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 1000}'::jsonb, array[100]))");
-    for (int lives = 0; lives < 6 && sql_int(conn, "select finished_at is null from durable.runs where id = '%s'", poison); lives++) {
+    sql(conn,
+        "select durable.start_many('steps', array_fill('{\"us\": 1000}'::jsonb, array[100]))");
+    for (int lives = 0;
+         lives < 6 &&
+         sql_int(conn, "select finished_at is null from durable.runs where id = '%s'", poison);
+         lives++) {
         pid_t next = spawn_worker(url, NULL);
-        for (int tries = 0; tries < 500 && kill(next, 0) == 0 &&
-                            sql_int(conn, "select finished_at is null from durable.runs where id = '%s'", poison); tries++) {
+        for (int tries = 0;
+             tries < 500 && kill(next, 0) == 0 &&
+             sql_int(conn, "select finished_at is null from durable.runs where id = '%s'", poison);
+             tries++) {
             sleep_ms(20);
-            if (sql_int(conn, "select exists (select from durable.workers where pid = %d and status = 'gone')", (int)next)) {
+            if (sql_int(conn,
+                        "select exists (select from durable.workers where pid = %d and status = "
+                        "'gone')",
+                        (int)next)) {
                 break;
             }
         }
         (void)end_process(next, SIGKILL);
     }
-    assert_string_equal(sql_text(conn, "select status || ' ' || (error ->> 'name') from durable.runs where id = '%s'", poison),
-                        "failed WorkerCrashed");
+    assert_string_equal(
+        sql_text(conn,
+                 "select status || ' ' || (error ->> 'name') from durable.runs where id = '%s'",
+                 poison),
+        "failed WorkerCrashed");
     assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", poison), 3);
     pid_t last = spawn_worker(url, NULL);
-    wait_until(conn, 30, "select count(*) = 100 from durable.runs where job = 'steps' and status = 'completed'");
-    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'steps' and attempt > 1"), 0); /* nobody else is charged */
+    wait_until(
+        conn, 30,
+        "select count(*) = 100 from durable.runs where job = 'steps' and status = 'completed'");
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable.runs where job = 'steps' and attempt > 1"),
+        0); /* nobody else is charged */
     (void)end_process(last, SIGTERM);
 }
 
 static void a_drained_worker_gives_its_runs_back_and_spends_no_attempt(void **state) {
     (void)state;
     pid_t first = spawn_worker(url, NULL);
-    const char *id = sql_text(conn, "select durable.start('steps', '{\"steps\": 20, \"us\": 50000}')");
+    const char *id =
+        sql_text(conn, "select durable.start('steps', '{\"steps\": 20, \"us\": 50000}')");
     wait_until(conn, 20, "select count(*) > 3 from durable.steps where run_id = '%s'", id);
     assert_int_equal(end_process(first, SIGTERM), 0);
-    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id), "queued");
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
     pid_t second = spawn_worker(url, NULL);
-    wait_until(conn, 20, "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
     assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 20);
     (void)end_process(second, SIGTERM);
 }
@@ -169,8 +235,12 @@ static void a_handler_that_changed_parks_its_run_until_a_version_fits(void **sta
     (void)setenv("TEST_VERSION", "2", 1);
     pid_t changed = spawn_worker(url, NULL);
     sql(conn, "select durable.send_event('go')");
-    wait_until(conn, 20, "select waiting_for ->> 'kind' = 'version' from durable.runs where id = '%s'", id);
-    assert_string_equal(sql_text(conn, "select (waiting_for ->> 'expected') || (waiting_for ->> 'found') from durable.runs where id = '%s'", id),
+    wait_until(conn, 20,
+               "select waiting_for ->> 'kind' = 'version' from durable.runs where id = '%s'", id);
+    assert_string_equal(sql_text(conn,
+                                 "select (waiting_for ->> 'expected') || (waiting_for ->> 'found') "
+                                 "from durable.runs where id = '%s'",
+                                 id),
                         "ab");
     (void)end_process(changed, SIGTERM);
     (void)setenv("TEST_STEP_ORDER", "ab", 1);
@@ -185,21 +255,33 @@ static void a_handler_that_changed_parks_its_run_until_a_version_fits(void **sta
 static void a_run_of_a_job_nobody_serves_says_so(void **state) {
     (void)state;
     const char *id = sql_text(conn, "select durable.start('unknown-job')");
-    assert_string_equal(sql_text(conn, "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'served') "
-                                       "from durable.runs where id = '%s'", id), "queued worker false");
+    assert_string_equal(
+        sql_text(
+            conn,
+            "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'served') "
+            "from durable.runs where id = '%s'",
+            id),
+        "queued worker false");
     assert_non_null(strstr(sql_text(conn, "select durable.why('%s')", id), "no worker"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(failed_attempts_are_tried_again_until_the_last, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_permanent_failure_is_not_tried_again, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_step_with_a_policy_is_tried_in_the_same_attempt, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_step_over_its_time_ends_its_attempt_and_others_go_on, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_run_over_its_time_ends_wherever_it_is, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(waits_time_out_as_their_handler_asked, worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(failed_attempts_are_tried_again_until_the_last, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(a_permanent_failure_is_not_tried_again, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(a_step_with_a_policy_is_tried_in_the_same_attempt,
+                                        worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_step_over_its_time_ends_its_attempt_and_others_go_on,
+                                        worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_run_over_its_time_ends_wherever_it_is, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(waits_time_out_as_their_handler_asked, worker_up,
+                                        worker_down),
         cmocka_unit_test_setup_teardown(a_sleeping_run_wakes, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_result_over_its_limit_fails_the_run_once_and_says_where, worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_result_over_its_limit_fails_the_run_once_and_says_where,
+                                        worker_up, worker_down),
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),

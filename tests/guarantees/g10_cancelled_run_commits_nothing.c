@@ -1,7 +1,9 @@
-/* Guarantee 10. A cancelled run commits nothing more and starts no step once its worker knows, within 5 s.
+/* Guarantee 10. A cancelled run commits nothing more and starts no step once its worker knows,
+ * within 5 s.
  *
- * Seen to fail: with cancel leaving the lease, the step in hand was committed and the next one called; with commit() waiting
- * for lease rows instead of passing over held ones, the neighbours of an open cancel stood still. */
+ * Seen to fail: with cancel leaving the lease, the step in hand was committed and the next one
+ * called; with commit() waiting for lease rows instead of passing over held ones, the neighbours of
+ * an open cancel stood still. */
 #include "support.h"
 
 #include <signal.h>
@@ -14,7 +16,8 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     (void)spawn_scheduler(url);
     (void)spawn_worker(url, NULL);
     return 0;
@@ -26,26 +29,44 @@ static void a_running_run_stops_and_its_step_is_not_kept(void **state) {
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
     assert_int_equal(sql_int(conn, "select durable.cancel('%s', 'changed my mind')", id), 1);
     assert_int_equal(sql_int(conn, "select durable.cancel('%s')", id), 0);
-    assert_string_equal(sql_text(conn, "select status || ': ' || (error ->> 'message') from durable.runs where id = '%s'", id),
-                        "cancelled: changed my mind");
-    wait_until(conn, 5, "select in_hand = 0 from durable.workers where status = 'alive'"); /* dj_run_cancelled() told the step */
-    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id), 0);
-    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'after'", id), 0);
-    assert_string_equal(sql_text(conn, "select outcome from durable.attempts where run_id = '%s'", id), "cancelled");
+    assert_string_equal(
+        sql_text(conn,
+                 "select status || ': ' || (error ->> 'message') from durable.runs where id = '%s'",
+                 id),
+        "cancelled: changed my mind");
+    wait_until(
+        conn, 5,
+        "select in_hand = 0 from durable.workers where status = 'alive'"); /* dj_run_cancelled()
+                                                                              told the step */
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id),
+                     0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'after'", id), 0);
+    assert_string_equal(
+        sql_text(conn, "select outcome from durable.attempts where run_id = '%s'", id),
+        "cancelled");
 }
 
 static void runs_are_cancelled_wherever_they_are(void **state) {
     (void)state;
     char ids[4][64];
     (void)snprintf(ids[0], 64, "%s", sql_text(conn, "select durable.start('nobody')"));
-    (void)snprintf(ids[1], 64, "%s", sql_text(conn, "select durable.start('noop', scheduled_at => now() + interval '1 hour')"));
-    (void)snprintf(ids[2], 64, "%s", sql_text(conn, "select durable.start('waits', '{\"timeout\": \"1h\"}')"));
-    (void)snprintf(ids[3], 64, "%s", sql_text(conn, "select durable.start('fails', options => '{\"backoff\": {\"initial\": \"1h\"}}')"));
+    (void)snprintf(
+        ids[1], 64, "%s",
+        sql_text(conn, "select durable.start('noop', scheduled_at => now() + interval '1 hour')"));
+    (void)snprintf(ids[2], 64, "%s",
+                   sql_text(conn, "select durable.start('waits', '{\"timeout\": \"1h\"}')"));
+    (void)snprintf(
+        ids[3], 64, "%s",
+        sql_text(
+            conn,
+            "select durable.start('fails', options => '{\"backoff\": {\"initial\": \"1h\"}}')"));
     wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", ids[2]);
     wait_until(conn, 20, "select status = 'retrying' from durable.runs where id = '%s'", ids[3]);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(sql_int(conn, "select durable.cancel('%s')", ids[i]), 1);
-        assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", ids[i]), "cancelled");
+        assert_string_equal(
+            sql_text(conn, "select status from durable.runs where id = '%s'", ids[i]), "cancelled");
     }
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.place"), 0);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.timer"), 0);
@@ -54,14 +75,18 @@ static void runs_are_cancelled_wherever_they_are(void **state) {
 static void an_open_cancel_delays_its_own_run_only(void **state) {
     PGconn *holder = connect_to(url);
     (void)state;
-    const char *id = sql_text(conn, "select durable.start('steps', '{\"steps\": 200, \"us\": 10000}')");
+    const char *id =
+        sql_text(conn, "select durable.start('steps', '{\"steps\": 200, \"us\": 10000}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
     sql(holder, "begin");
     sql(holder, "select durable.cancel('%s')", id);
     sql(conn, "select durable.start_many('steps', array_fill('{}'::jsonb, array[50]))");
-    wait_until(conn, 10, "select count(*) = 50 from durable.runs where job = 'steps' and status = 'completed'");
+    wait_until(
+        conn, 10,
+        "select count(*) = 50 from durable.runs where job = 'steps' and status = 'completed'");
     sql(holder, "rollback");
-    wait_until(conn, 30, "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    wait_until(conn, 30,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
     assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 200);
     PQfinish(holder);
 }
@@ -72,7 +97,8 @@ static void a_cancel_that_rolls_back_never_happened(void **state) {
     sql(conn, "begin");
     sql(conn, "select durable.cancel('%s')", id);
     sql(conn, "rollback");
-    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id), "queued");
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
 }
 
 int main(void) {

@@ -1,7 +1,8 @@
-/* Guarantee 11, for dj_step_tx: what the step does over its connection happens exactly once, whatever dies when.
+/* Guarantee 11, for dj_step_tx: what the step does over its connection happens exactly once,
+ * whatever dies when.
  *
- * Seen to fail: with the step's row committed in a turn of its own instead of the user's transaction, a kill between the two
- * gave two transfers. */
+ * Seen to fail: with the step's row committed in a turn of its own instead of the user's
+ * transaction, a kill between the two gave two transfers. */
 #include "support.h"
 
 #include <signal.h>
@@ -22,15 +23,19 @@ static void check_all(int runs) {
     wait_until(conn, 60, "select count(*) = %d from durable.runs where status = 'completed'", runs);
     assert_int_equal(sql_int(conn, "select count(*) from transfer"), runs);
     assert_int_equal(sql_int(conn, "select count(distinct run_id) from transfer"), runs);
-    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where kind = 'step_tx' and result = '\"transferred\"'"), runs);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where kind = 'step_tx' and "
+                                   "result = '\"transferred\"'"),
+                     runs);
 }
 
 static void a_kill_before_or_after_the_commit_transfers_once(void **state) {
-    static const char *const points[] = { "step_tx.before_commit:3:kill", "step_tx.after_commit:3:kill" };
+    static const char *const points[] = { "step_tx.before_commit:3:kill",
+                                          "step_tx.after_commit:3:kill" };
     (void)state;
     for (int i = 0; i < 2; i++) {
         pid_t victim = spawn_worker(url, points[i]);
-        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)victim);
+        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                   (int)victim);
         sql(conn, "select durable.start_many('transfers', array_fill('{}'::jsonb, array[10]))");
         assert_int_equal(wait_process(victim, 20), -SIGKILL);
         pid_t heir = spawn_worker(url, NULL);
@@ -45,12 +50,18 @@ static void sessions_that_are_cut_in_the_middle_transfer_once(void **state) {
     wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
     sql(conn, "select durable.start_many('transfers', array_fill('{}'::jsonb, array[300]))");
     for (int i = 0; i < 40; i++) {
-        sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'durable-worker step_tx%%' limit 3");
+        sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name "
+                  "like 'durable-worker step_tx%%' limit 3");
         sleep_ms(10);
     }
     check_all(320);
-    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs where created_at > (select min(started_at) from "
-                                   "durable.workers where pid = %d)", (int)worker), 1);
+    assert_int_equal(
+        sql_int(
+            conn,
+            "select max(attempt) from durable.runs where created_at > (select min(started_at) from "
+            "durable.workers where pid = %d)",
+            (int)worker),
+        1);
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 

@@ -1,7 +1,9 @@
-/* Guarantee 12. A PostgreSQL restart costs waiting, not work: processes reconnect by themselves, and no attempt is spent.
+/* Guarantee 12. A PostgreSQL restart costs waiting, not work: processes reconnect by themselves,
+ * and no attempt is spent.
  *
- * Seen to fail: with turns dropping their runs at a broken connection instead of saying them again, runs were called anew
- * in another attempt; without reconcile(), runs of lost claim answers stayed leased for ever. */
+ * Seen to fail: with turns dropping their runs at a broken connection instead of saying them again,
+ * runs were called anew in another attempt; without reconcile(), runs of lost claim answers stayed
+ * leased for ever. */
 #include "support.h"
 
 #include <signal.h>
@@ -13,7 +15,8 @@ static int setup(void **state) {
     (void)state;
     cluster_start(&cluster);
     conn = connect_to(cluster.url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default clock_timestamp())");
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
     return 0;
 }
 
@@ -22,18 +25,22 @@ static void run_through(const char *mode, int runs) {
     pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
     long long before = sql_int(conn, "select count(*) from durable.runs");
     wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
-    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[%d]))", runs);
+    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[%d]))",
+        runs);
     for (int i = 0; i < 2; i++) {
         sleep_ms(700);
         PQfinish(conn);
         cluster_restart(&cluster, mode);
         conn = connect_to(cluster.url);
     }
-    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'", before + runs);
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
+               before + runs);
     assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
     assert_int_equal(sql_int(conn, "select count(*) from durable.steps"), 5 * (before + runs));
-    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id = e.run_id and s.name = e.step "
-                                   "where e.at > s.committed_at"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id "
+                                   "= e.run_id and s.name = e.step "
+                                   "where e.at > s.committed_at"),
+                     0);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease"), 0);
     assert_int_equal(kill(worker, 0), 0); /* it never went away */
     assert_int_equal(end_process(worker, SIGTERM), 0);
@@ -56,13 +63,16 @@ static void terminated_sessions_cost_no_attempt(void **state) {
     long long before = sql_int(conn, "select count(*) from durable.runs");
     (void)state;
     wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
-    sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[500]))");
+    sql(conn,
+        "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[500]))");
     for (int i = 0; i < 25; i++) {
-        sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'durable-%%' "
+        sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name "
+                  "like 'durable-%%' "
                   "order by random() limit 1");
         sleep_ms(100);
     }
-    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'", before + 500);
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
+               before + 500);
     assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
     assert_int_equal(end_process(worker, SIGTERM), 0);
     assert_int_equal(end_process(scheduler, SIGTERM), 0);

@@ -1,4 +1,5 @@
-/* Guarantee 13. Bad input of any kind gets a clear error naming what is wrong, stores nothing, and stops nobody else's work.
+/* Guarantee 13. Bad input of any kind gets a clear error naming what is wrong, stores nothing, and
+ * stops nobody else's work.
  *
  * Seen to fail: without the bound on numbers in check_json(), 1e131071 was stored. */
 #include "support.h"
@@ -37,7 +38,8 @@ static const struct {
     { "22P02", "", "durable.start('a', '{x')" },
     { "DJ001", "idempotency_key", "durable.start('a', idempotency_key => '')" },
     { "DJ001", "idempotency_key", "durable.start('a', idempotency_key => repeat('k', 513))" },
-    { "DJ001", "idempotency_ttl", "durable.start('a', idempotency_key => 'k', idempotency_ttl => '-1 s')" },
+    { "DJ001", "idempotency_ttl",
+      "durable.start('a', idempotency_key => 'k', idempotency_ttl => '-1 s')" },
     { "DJ001", "max_attempts", "durable.start('a', max_attempts => 0)" },
     { "DJ001", "scheduled_at", "durable.start('a', scheduled_at => now() + interval '11 years')" },
     { "DJ001", "priority", "durable.start('a', priority => 32768)" },
@@ -47,13 +49,18 @@ static const struct {
     { "DJ001", "timeout", "durable.start('a', timeout => '11 years')" },
     { "DJ001", "tags", "durable.start('a', tags => '[]')" },
     { "DJ001", "tags", "durable.start('a', tags => '{\"a\": 1}')" },
-    { "DJ001", "tags", "durable.start('a', tags => (select jsonb_object_agg(n::text, 'x') from generate_series(1, 17) n))" },
+    { "DJ001", "tags",
+      "durable.start('a', tags => (select jsonb_object_agg(n::text, 'x') from generate_series(1, "
+      "17) n))" },
     { "DJ001", "options", "durable.start('a', options => '{\"backof\": {}}')" },
-    { "DJ001", "backoff.initial", "durable.start('a', options => '{\"backoff\": {\"initial\": \"soon\"}}')" },
-    { "DJ001", "backoff.factor", "durable.start('a', options => '{\"backoff\": {\"factor\": 0}}')" },
+    { "DJ001", "backoff.initial",
+      "durable.start('a', options => '{\"backoff\": {\"initial\": \"soon\"}}')" },
+    { "DJ001", "backoff.factor",
+      "durable.start('a', options => '{\"backoff\": {\"factor\": 0}}')" },
     { "DJ001", "payloads[2]", "durable.start_many('a', array['{}', '[1e9999]']::jsonb[])" },
     { "DJ001", "payloads", "durable.start_many('a', null)" },
-    { "DJ001", "idempotency_keys", "durable.start_many('a', array['{}']::jsonb[], idempotency_keys => array['a', 'b'])" },
+    { "DJ001", "idempotency_keys",
+      "durable.start_many('a', array['{}']::jsonb[], idempotency_keys => array['a', 'b'])" },
     { "DJ001", "name", "durable.send_event('')" },
     { "DJ001", "payload", "durable.send_event('a', '[1e131071]')" },
     { "DJ001", "correlation_key", "durable.send_event('a', '{}', '')" },
@@ -81,31 +88,40 @@ static void each_bad_call_is_refused_by_name_and_stores_nothing(void **state) {
             fail_msg("%s: '%s' does not name %s", rows[i].call, message, rows[i].names);
         }
     }
-    assert_int_equal(sql_int(conn, "select (select count(*) from durable_internal.run) + (select count(*) from durable_internal.event) + "
-                                   "(select count(*) from durable_internal.idempotency_key) + (select count(*) from durable_internal.ready)"), 0);
+    assert_int_equal(sql_int(conn, "select (select count(*) from durable_internal.run) + (select "
+                                   "count(*) from durable_internal.event) + "
+                                   "(select count(*) from durable_internal.idempotency_key) + "
+                                   "(select count(*) from durable_internal.ready)"),
+                     0);
 }
 
 static void limits_are_met_to_the_byte(void **state) {
     (void)state;
-    sql(conn, "select durable.start(repeat('a', 200), to_jsonb(repeat('x', 1048574)), idempotency_key => repeat('k', 512))");
+    sql(conn, "select durable.start(repeat('a', 200), to_jsonb(repeat('x', 1048574)), "
+              "idempotency_key => repeat('k', 512))");
     sql(conn, "select durable.start('a', (repeat('[', 64) || repeat(']', 64))::jsonb)");
-    sql(conn, "select durable.start('a', (repeat('1', 400))::jsonb), durable.start('a', '[1e400, -1e400, 1e-400]')");
-    sql(conn, "select durable.start('a', scheduled_at => 'yesterday', priority => -32768, timeout => '10 years')");
+    sql(conn, "select durable.start('a', (repeat('1', 400))::jsonb), durable.start('a', '[1e400, "
+              "-1e400, 1e-400]')");
+    sql(conn, "select durable.start('a', scheduled_at => 'yesterday', priority => -32768, timeout "
+              "=> '10 years')");
 }
 
 static void the_c_client_refuses_by_name(void **state) {
     dj_client *client;
     char id[DJ_ID_BYTES];
     (void)state;
-    assert_int_equal(dj_client_open("postgresql://nobody@127.0.0.1:1/none", &client), DJ_UNAVAILABLE);
+    assert_int_equal(dj_client_open("postgresql://nobody@127.0.0.1:1/none", &client),
+                     DJ_UNAVAILABLE);
     (void)unsetenv("DURABLE_DATABASE_URL");
     assert_int_equal(dj_client_open(NULL, &client), DJ_INVALID_ARGUMENT);
     assert_non_null(strstr(dj_error_message(), "DURABLE_DATABASE_URL"));
     assert_int_equal(dj_client_open(url, &client), DJ_OK);
     assert_int_equal(dj_start(client, "a b", NULL, NULL, id), DJ_INVALID_ARGUMENT);
-    assert_int_equal(dj_start(client, "a", NULL, &(dj_start_options){ .timeout = "never" }, id), DJ_INVALID_ARGUMENT);
+    assert_int_equal(dj_start(client, "a", NULL, &(dj_start_options){ .timeout = "never" }, id),
+                     DJ_INVALID_ARGUMENT);
     assert_non_null(strstr(dj_error_message(), "timeout"));
-    assert_int_equal(dj_start(client, "a", NULL, &(dj_start_options){ .scheduled_at = "soon" }, id), DJ_INVALID_ARGUMENT);
+    assert_int_equal(dj_start(client, "a", NULL, &(dj_start_options){ .scheduled_at = "soon" }, id),
+                     DJ_INVALID_ARGUMENT);
     assert_int_equal(dj_cancel(client, "x", NULL, NULL), DJ_INVALID_ARGUMENT);
     assert_int_equal(dj_retry(client, "01900000-0000-7000-8000-000000000000", 0), DJ_NOT_FOUND);
     json_object *latin = json_object_new_string("\xe9");
@@ -117,9 +133,12 @@ static void the_c_client_refuses_by_name(void **state) {
 
 static void programs_refuse_what_they_cannot_use(void **state) {
     (void)state;
-    assert_int_equal(wait_process(spawn(url, NULL, "durable-worker", "--module", "/nowhere/x.so", NULL), 10), 2);
-    assert_int_equal(wait_process(spawn(url, NULL, "durable-worker", "--slots", "many", NULL), 10), 2);
-    assert_int_equal(wait_process(spawn(url, NULL, "durable-worker", "--lease-ttl", "-1s", NULL), 10), 2);
+    assert_int_equal(
+        wait_process(spawn(url, NULL, "durable-worker", "--module", "/nowhere/x.so", NULL), 10), 2);
+    assert_int_equal(wait_process(spawn(url, NULL, "durable-worker", "--slots", "many", NULL), 10),
+                     2);
+    assert_int_equal(
+        wait_process(spawn(url, NULL, "durable-worker", "--lease-ttl", "-1s", NULL), 10), 2);
     assert_int_equal(wait_process(spawn("", NULL, "durable-worker", NULL), 10), 2);
     assert_int_equal(wait_process(spawn(url, NULL, "durable-scheduler", "--what", NULL), 10), 2);
 }

@@ -75,7 +75,8 @@ const char *database_new(void) {
     sql(conn, "create database %s template durable_template", database_name);
     PQfinish(conn);
     const char *base = env("DURABLE_TEST_URL");
-    (void)snprintf(database_url, sizeof database_url, "%.*s/%s", (int)(strrchr(base, '/') - base), base, database_name);
+    (void)snprintf(database_url, sizeof database_url, "%.*s/%s", (int)(strrchr(base, '/') - base),
+                   base, database_name);
     (void)atexit(end_all);
     return database_url;
 }
@@ -135,8 +136,8 @@ const char *sql_error(PGconn *conn, const char *sqlstate, const char *format, ..
     RUN(result, conn, format);
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     if (state == NULL || strcmp(state, sqlstate) != 0) {
-        fail_msg("%s: expected %s, found %s %s", format, sqlstate, state == NULL ? "success" : state,
-                 PQresultErrorMessage(result));
+        fail_msg("%s: expected %s, found %s %s", format, sqlstate,
+                 state == NULL ? "success" : state, PQresultErrorMessage(result));
     }
     const char *message = keep(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
     PQclear(result);
@@ -166,7 +167,8 @@ bool is_blocked(PGconn *watcher, PGconn *session) {
         if (PQisBusy(session) == 0) {
             return false;
         }
-        if (sql_int(watcher, "select cardinality(pg_blocking_pids(%d)) > 0", PQbackendPID(session)) == 1) {
+        if (sql_int(watcher, "select cardinality(pg_blocking_pids(%d)) > 0",
+                    PQbackendPID(session)) == 1) {
             return true;
         }
         sleep_ms(2);
@@ -178,7 +180,8 @@ bool is_blocked(PGconn *watcher, PGconn *session) {
 static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv[]) {
     char path[512], log[64];
     bool worker = strcmp(argv[0], "durable-worker") == 0;
-    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"), worker ? "worker" : "server/scheduler", argv[0]);
+    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
+                   worker ? "worker" : "server/scheduler", argv[0]);
     (void)snprintf(log, sizeof log, "/tmp/durable-test-%d.log", (int)getpid());
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -218,7 +221,8 @@ pid_t spawn(const char *url, const char *failpoint, const char *program, ...) {
     va_end(arguments);
     if (strcmp(program, "durable-worker") == 0) {
         static char module[512];
-        (void)snprintf(module, sizeof module, "%s/tests/support/test_module.so", env("DURABLE_BUILD"));
+        (void)snprintf(module, sizeof module, "%s/tests/support/test_module.so",
+                       env("DURABLE_BUILD"));
         argv[count++] = "--module";
         argv[count++] = module;
     }
@@ -279,8 +283,8 @@ static const char *as_postgres(void) {
 }
 
 static void cluster_up(const struct cluster *cluster) {
-    shell("cd / && %s %s/pg_ctl -D %s/data -w -t 60 -l %s/log start >/dev/null", as_postgres(), env("DURABLE_PG_BIN"),
-          cluster->dir, cluster->dir);
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -t 60 -l %s/log start >/dev/null", as_postgres(),
+          env("DURABLE_PG_BIN"), cluster->dir, cluster->dir);
 }
 
 static struct cluster *running_cluster;
@@ -298,33 +302,40 @@ void cluster_start(struct cluster *cluster) {
     if (geteuid() == 0) {
         shell("chown postgres %s", cluster->dir);
     }
-    shell("cd / && %s %s/initdb -D %s/data -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null", as_postgres(),
-          env("DURABLE_PG_BIN"), cluster->dir);
-    shell("printf \"port=%d\\nlisten_addresses='127.0.0.1'\\nunix_socket_directories=''\\n\" >> %s/data/postgresql.conf",
+    shell(
+        "cd / && %s %s/initdb -D %s/data -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null",
+        as_postgres(), env("DURABLE_PG_BIN"), cluster->dir);
+    shell("printf \"port=%d\\nlisten_addresses='127.0.0.1'\\nunix_socket_directories=''\\n\" >> "
+          "%s/data/postgresql.conf",
           cluster->port, cluster->dir);
     running_cluster = cluster;
     (void)atexit(cluster_at_exit);
     cluster_up(cluster);
-    (void)snprintf(cluster->url, sizeof cluster->url, "postgresql://postgres@127.0.0.1:%d/postgres", cluster->port);
-    shell("%s/cli/durable migrate --database-url %s >/dev/null", env("DURABLE_BUILD"), cluster->url);
+    (void)snprintf(cluster->url, sizeof cluster->url, "postgresql://postgres@127.0.0.1:%d/postgres",
+                   cluster->port);
+    shell("%s/cli/durable migrate --database-url %s >/dev/null", env("DURABLE_BUILD"),
+          cluster->url);
 }
 
 void cluster_restart(struct cluster *cluster, const char *mode) {
-    shell("cd / && %s %s/pg_ctl -D %s/data -w -m %s stop >/dev/null", as_postgres(), env("DURABLE_PG_BIN"), cluster->dir,
-          mode);
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -m %s stop >/dev/null", as_postgres(),
+          env("DURABLE_PG_BIN"), cluster->dir, mode);
     cluster_up(cluster);
 }
 
 void cluster_drop(struct cluster *cluster) {
     running_cluster = NULL;
-    shell("cd / && %s %s/pg_ctl -D %s/data -w -m immediate stop >/dev/null", as_postgres(), env("DURABLE_PG_BIN"),
-          cluster->dir);
+    shell("cd / && %s %s/pg_ctl -D %s/data -w -m immediate stop >/dev/null", as_postgres(),
+          env("DURABLE_PG_BIN"), cluster->dir);
     shell("rm -rf %s", cluster->dir);
 }
 
 const char *worker_new(PGconn *conn, const char *job) {
     const char *id = sql_text(conn, "select durable_internal.uuid_v7()");
-    sql(conn, "select durable_internal.worker_register('%s', 'default', 'test', 1, '0', 10, 10000, array['%s'], "
-              "array['{}']::jsonb[], null)", id, job);
+    sql(conn,
+        "select durable_internal.worker_register('%s', 'default', 'test', 1, '0', 10, 10000, "
+        "array['%s'], "
+        "array['{}']::jsonb[], null)",
+        id, job);
     return id;
 }

@@ -1,5 +1,5 @@
-/* What tests share: databases, SQL, child processes, private clusters. Everything that fails here fails the test, with the
- * server's words. All that a test program started is gone when it is. */
+/* What tests share: databases, SQL, child processes, private clusters. Everything that fails here
+ * fails the test, with the server's words. All that a test program started is gone when it is. */
 #ifndef TESTS_SUPPORT_H
 #define TESTS_SUPPORT_H
 
@@ -13,7 +13,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/** A database of this test program's own, migrated; dropped at the end. The URL is valid for the program's life. */
+/** A database of this test program's own, migrated; dropped at the end. The URL is valid for the
+ * program's life. */
 const char *database_new(void);
 
 PGconn *connect_to(const char *url);
@@ -21,7 +22,8 @@ PGconn *connect_to(const char *url);
 /** Runs SQL (printf-like) that has to work. */
 void sql(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/** … and answers its one value, as a number or as a text (valid until the fourth next call). NULL is 0 or "". */
+/** … and answers its one value, as a number or as a text (valid until the fourth next call). NULL
+ * is 0 or "". */
 long long sql_int(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *sql_text(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -30,16 +32,18 @@ const char *sql_error(PGconn *conn, const char *sqlstate, const char *format, ..
     __attribute__((format(printf, 3, 4)));
 
 /** Waits until a condition holds; fails the test after `seconds`. */
-void wait_until(PGconn *conn, double seconds, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void wait_until(PGconn *conn, double seconds, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /** Waits until the session is blocked by a lock, or has answered (false). */
 bool is_blocked(PGconn *watcher, PGconn *session);
 
 void sleep_ms(int ms);
 
-/** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url. `failpoint` may be
- *  NULL; arguments end with NULL. Workers get the test module. */
-pid_t spawn(const char *url, const char *failpoint, const char *program, ...) __attribute__((sentinel));
+/** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url.
+ * `failpoint` may be NULL; arguments end with NULL. Workers get the test module. */
+pid_t spawn(const char *url, const char *failpoint, const char *program, ...)
+    __attribute__((sentinel));
 pid_t spawn_worker(const char *url, const char *failpoint);
 pid_t spawn_scheduler(const char *url);
 

@@ -1,5 +1,5 @@
-/* The handlers that tests run. A step function's first act is a row in `effect`, on a connection of its own that commits at
- * once: so a test knows every call, whatever became of its worker. */
+/* The handlers that tests run. A step function's first act is a row in `effect`, on a connection of
+ * its own that commits at once: so a test knows every call, whatever became of its worker. */
 #include <durable/worker.h>
 
 #include <pthread.h>
@@ -23,8 +23,9 @@ static void note(dj_run *run, const char *step) {
         } else if (PQstatus(effects) != CONNECTION_OK) {
             PQreset(effects);
         }
-        PGresult *result = PQexecParams(effects, "insert into effect (run_id, step, attempt) values ($1, $2, $3)", 3, NULL,
-                                        values, NULL, NULL, 0);
+        PGresult *result =
+            PQexecParams(effects, "insert into effect (run_id, step, attempt) values ($1, $2, $3)",
+                         3, NULL, values, NULL, NULL, 0);
         bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
         PQclear(result);
         if (done) {
@@ -58,7 +59,8 @@ static dj_status steps(dj_run *run, json_object *payload) {
         (void)snprintf(name, sizeof name, "s%d", i);
         json_object *input = json_object_new_object();
         json_object_object_add(input, "step", json_object_new_string(name));
-        json_object_object_add(input, "us", json_object_new_int(us + (jitter > 0 ? (int)(random() % jitter) : 0)));
+        json_object_object_add(
+            input, "us", json_object_new_int(us + (jitter > 0 ? (int)(random() % jitter) : 0)));
         dj_status status = dj_step(run, name, counted, input, NULL);
         json_object_put(input);
         DJ_TRY(status);
@@ -91,7 +93,8 @@ static dj_status waits(dj_run *run, json_object *payload) {
 static dj_status transfer(dj_run *run, PGconn *conn, json_object *input, json_object **ret_result) {
     (void)input;
     const char *values[] = { dj_run_id(run) };
-    PGresult *result = PQexecParams(conn, "insert into transfer (run_id) values ($1)", 1, NULL, values, NULL, NULL, 0);
+    PGresult *result = PQexecParams(conn, "insert into transfer (run_id) values ($1)", 1, NULL,
+                                    values, NULL, NULL, 0);
     bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
     PQclear(result);
     if (!done) {
@@ -190,7 +193,8 @@ static dj_status large(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
-static dj_status swapped(dj_run *run, json_object *payload) { /* asks for its steps in the order of the payload */
+static dj_status
+swapped(dj_run *run, json_object *payload) { /* asks for its steps in the order of the payload */
     const char *order = json_object_get_string(json_object_object_get(payload, "order"));
     const char *forced = getenv("TEST_STEP_ORDER");
     for (const char *step = forced != NULL ? forced : order; *step != '\0'; step++) {

@@ -25,7 +25,8 @@ static void a_repeated_name_gets_a_number(void **state) {
 }
 
 static void steps_are_found_in_their_places_and_gaps_are_new(void **state) {
-    struct memory steps[] = { { .position = 1, .name = "a", .kind = "step" }, { .position = 3, .name = "c", .kind = "sleep" } };
+    struct memory steps[] = { { .position = 1, .name = "a", .kind = "step" },
+                              { .position = 3, .name = "c", .kind = "sleep" } };
     struct replay replay = { .steps = steps, .step_count = 2 };
     const struct memory *memory;
     (void)state;
@@ -49,7 +50,8 @@ static void another_name_or_kind_is_out_of_place(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(a_repeated_name_gets_a_number),
-                                        cmocka_unit_test(steps_are_found_in_their_places_and_gaps_are_new),
+                                        cmocka_unit_test(
+                                            steps_are_found_in_their_places_and_gaps_are_new),
                                         cmocka_unit_test(another_name_or_kind_is_out_of_place) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
