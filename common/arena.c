@@ -1,12 +1,14 @@
-/* Chunks that double in size, from one that holds an ordinary run. */
+/* Chunks that double in size, from one that holds an ordinary run. One thread at a time. */
 #include "common/arena.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_BYTES_MIN 2048
-#define CHUNK_BYTES_MAX (256 * 1024)
+#define CHUNK_BYTES_MIN ((size_t)2048)
+#define CHUNK_BYTES_MAX ((size_t)256 * 1024)
 #define ALIGNMENT 16
+#define ARENA_BYTES_MAX (SIZE_MAX / 2) /* sums with it do not wrap */
 
 struct arena_chunk {
     struct arena_chunk *next;
@@ -29,10 +31,11 @@ void arena_done(struct arena *arena) {
 }
 
 void *arena_alloc(struct arena *arena, size_t bytes) {
-    size_t rounded = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    if (rounded < bytes) {
+    if (bytes > ARENA_BYTES_MAX) {
         return NULL;
     }
+    size_t wanted = bytes == 0 ? 1 : bytes; /* NULL means failure, so nothing is something, too */
+    size_t rounded = (wanted + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (rounded > arena->left) {
         size_t size = arena->chunks == NULL ? CHUNK_BYTES_MIN : arena->chunks->bytes * 2;
         size = size > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : size;

@@ -19,6 +19,8 @@ void buf_reset(struct buf *buf); /* empty, its memory kept */
 /** DJ_TOO_LARGE, DJ_NO_MEMORY: then it is as it was. */
 MUST_CHECK dj_status buf_add(struct buf *buf, const void *bytes, size_t length);
 MUST_CHECK dj_status buf_add_text(struct buf *buf, const char *text);
+MUST_CHECK dj_status buf_add_be32(struct buf *buf, uint32_t value);
+MUST_CHECK dj_status buf_add_be64(struct buf *buf, uint64_t value);
 MUST_CHECK dj_status buf_addf(struct buf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -1,5 +1,13 @@
 /* Settings from flags and the environment, by one table: parsing, checks and --help come from it.
- */
+ *
+ *     const struct config_option options[] = {
+ *         { .flag = "slots", .environment = "DURABLE_SLOTS", .value_name = "N", .default_text =
+ * "1024", .help = "runs in hand at most", .kind = CONFIG_INT, .target = &slots, .min = 1, .max =
+ * 10000 }, { .flag = NULL },
+ *     };
+ *
+ * A flag is --name VALUE or --name=VALUE, a switch --name or --name=false; behind -- there are
+ * none. */
 #ifndef COMMON_CONFIG_H
 #define COMMON_CONFIG_H
 
@@ -7,6 +15,7 @@
 #include <stdio.h>
 
 #define CONFIG_TEXTS_MAX 32
+#define CONFIG_OPTIONS_MAX 64
 
 enum config_kind {
     CONFIG_TEXT,     /* const char ** */
@@ -41,11 +50,14 @@ struct config_command {
     int arguments_min, arguments_max; /* -1: any number */
 };
 
-/** Reads the environment, then the flags; argv[0] is passed over. --help and --version print and
- * exit(0). The arguments that are not flags are moved to argv[*ret_first] and behind. */
+/** Reads the flags, and the environment for those not given; argv[0] is passed over. --help and
+ * --version print and exit(0). The arguments that are not flags are moved to argv[*ret_first] and
+ * behind, with a NULL at the end. Texts are lent by argv and the environment. DJ_INVALID_ARGUMENT
+ * names the flag or the variable, and what is allowed. */
 MUST_CHECK dj_status config_parse(const struct config_command *command, int argc, char **argv,
                                   int *ret_first);
 
+/** The help, for a terminal of 80 columns. */
 void config_print_help(const struct config_command *command, FILE *out);
 
 #endif

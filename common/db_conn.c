@@ -1,22 +1,57 @@
+/* One call, one round trip. Blocking: for no loop. One thread at a time per
+ * connection. */
 #include "common/db_conn.h"
 
 #include "common/auto.h"
-#include <stdio.h>
+#include <libpq-events.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* libpq hands notices out here. One of them matters: a commit that did not wait for its synchronous
- * standby is told as a success with a warning. It may be gone after a failover, so it must not be
- * acknowledged. The text of the warning is translated; the server function that raises it is not.
- */
-static _Thread_local bool unconfirmed;
+/* libpq hands notices out here, and else prints them. One of them matters: a
+ * commit that did not wait for its synchronous standby is told as a success
+ * with a warning. The text of the warning is translated; the server function
+ * that raises it is not. What we note is freed with the connection, whoever
+ * closes it. */
+struct notes {
+    bool commit_uncertain;
+};
+
+static _Thread_local bool unconfirmed; /* for db_conn_was_unconfirmed */
 
 static void on_notice(void *context, const PGresult *notice) {
-    (void)context;
+    struct notes *notes = context;
     const char *function = PQresultErrorField(notice, PG_DIAG_SOURCE_FUNCTION);
     if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0) {
+        notes->commit_uncertain = true;
         unconfirmed = true;
     }
+}
+
+static int on_event(PGEventId event, void *info, void *context) {
+    (void)context;
+    if (event == PGEVT_CONNDESTROY) {
+        free(PQinstanceData(((PGEventConnDestroy *)info)->conn, on_event));
+    }
+    return 1;
+}
+
+MUST_CHECK static dj_status notes_attach(PGconn *conn) {
+    AUTO(free) struct notes *notes = calloc(1, sizeof *notes);
+    if (notes == NULL || PQregisterEventProc(conn, on_event, "durable", NULL) == 0 ||
+        PQsetInstanceData(conn, on_event, notes) == 0) {
+        return dj_fail(DJ_NO_MEMORY, "no memory for a connection");
+    }
+    (void)PQsetNoticeReceiver(conn, on_notice, TAKE(notes));
+    return DJ_OK;
+}
+
+bool db_conn_commit_is_uncertain(PGconn *conn) {
+    struct notes *notes = PQinstanceData(conn, on_event);
+    bool uncertain = notes != NULL && notes->commit_uncertain;
+    if (uncertain) {
+        notes->commit_uncertain = false;
+    }
+    return uncertain;
 }
 
 bool db_conn_was_unconfirmed(void) {
@@ -25,15 +60,35 @@ bool db_conn_was_unconfirmed(void) {
     return was;
 }
 
+dj_status db_conn_fail_uncertain(void) {
+    return dj_fail(DJ_UNAVAILABLE,
+                   "the commit was not confirmed by the synchronous standby; it may "
+                   "be lost in a failover. Say it again with the same key");
+}
+
+/* libpq's own words would repeat the text, and so a password in it. */
+MUST_CHECK static dj_status check_conninfo(const char *conninfo) {
+    bool is_name = strchr(conninfo, '=') == NULL && strstr(conninfo, "://") == NULL;
+    PQconninfoOption *options = is_name ? NULL : PQconninfoParse(conninfo, NULL);
+    if (options == NULL && !is_name) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "the database's address is not understood; such as "
+                                            "postgresql://user@host:5432/database is allowed");
+    }
+    PQconninfoFree(options);
+    return DJ_OK;
+}
+
 dj_status db_conn_open(const char *conninfo, const char *application_name, PGconn **ret_conn) {
     if (conninfo == NULL) {
-        conninfo = getenv("DURABLE_DATABASE_URL");
+        conninfo =
+            getenv("DURABLE_DATABASE_URL"); /* NOLINT(concurrency-mt-unsafe): ours set none */
     }
     if (conninfo == NULL || conninfo[0] == '\0') {
         return dj_fail(DJ_INVALID_ARGUMENT,
                        "no database is named; set DURABLE_DATABASE_URL, such as "
                        "postgresql://user@host:5432/database, or give one");
     }
+    DJ_TRY(check_conninfo(conninfo));
     /* Ours first: what the caller's text says comes later and wins. */
     const char *const keys[] = { "connect_timeout",
                                  "tcp_user_timeout",
@@ -51,12 +106,11 @@ dj_status db_conn_open(const char *conninfo, const char *application_name, PGcon
     if (conn == NULL) {
         return dj_fail(DJ_NO_MEMORY, "no memory for a connection");
     }
-    if (PQstatus(conn) != CONNECTION_OK) {
-        dj_status status = dj_fail_pg(conn);
+    dj_status status = PQstatus(conn) == CONNECTION_OK ? notes_attach(conn) : dj_fail_pg(conn);
+    if (status != DJ_OK) {
         PQfinish(conn);
         return status;
     }
-    (void)PQsetNoticeReceiver(conn, on_notice, NULL);
     *ret_conn = conn;
     return DJ_OK;
 }
@@ -68,7 +122,8 @@ void db_conn_close(PGconn *conn) {
 dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
                   PGresult **ret_rows) {
     DJ_TRY(params_status(params));
-    unconfirmed = false;
+    (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
+    (void)db_conn_was_unconfirmed();
     AUTO(pgresult)
     PGresult *rows = PQexecParams(conn, call->sql, params->count, call->param_types,
                                   params_values(params), params->lengths, params->formats,
@@ -77,12 +132,13 @@ dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_para
         if (PQstatus(conn) != CONNECTION_OK && PQresultErrorField(rows, PG_DIAG_SQLSTATE) == NULL) {
             return dj_fail_pg(conn);
         }
+        if (PQresultStatus(rows) == PGRES_COMMAND_OK || PQresultStatus(rows) == PGRES_EMPTY_QUERY) {
+            return dj_fail(DJ_INTERNAL, "call %s answers no rows", call->name);
+        }
         return dj_fail_result(rows);
     }
-    if (db_conn_was_unconfirmed()) {
-        return dj_fail(DJ_UNAVAILABLE,
-                       "the commit was not confirmed by the synchronous standby; it may "
-                       "be lost in a failover. Say it again with the same key");
+    if (db_conn_commit_is_uncertain(conn)) {
+        return db_conn_fail_uncertain();
     }
     *ret_rows = TAKE(rows);
     return DJ_OK;

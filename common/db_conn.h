@@ -1,5 +1,5 @@
-/* A blocking connection: for the client, the command line, the scheduler, and handlers' own
- * transactions. */
+/* A blocking connection: for the client, the command line, the scheduler, and
+ * handlers' own transactions. */
 #ifndef COMMON_DB_CONN_H
 #define COMMON_DB_CONN_H
 
@@ -9,20 +9,31 @@
 #include <libpq-fe.h>
 #include <stdbool.h>
 
-/** `conninfo` NULL: the environment's DURABLE_DATABASE_URL. Dead peers are found within 30 s; only
- * a server that takes writes is accepted. DJ_INVALID_ARGUMENT: no database is named.
- * DJ_UNAVAILABLE. */
+/** `conninfo` NULL: the environment's DURABLE_DATABASE_URL. Dead peers are
+ * found within 30 s; only a server that takes writes is accepted.
+ * DJ_INVALID_ARGUMENT: no database is named, or not in words libpq knows.
+ * DJ_UNAVAILABLE: it cannot be reached. */
 MUST_CHECK dj_status db_conn_open(const char *conninfo, const char *application_name,
                                   PGconn **ret_conn);
-void db_conn_close(PGconn *conn);
+void db_conn_close(PGconn *conn); /* accepts NULL */
 
-/** True, once, if a commit answered on this thread since the last ask was made without its
- * synchronous standby: it may be lost in a failover, so it is not to be acknowledged. */
+/** True once after a commit on `conn` that the server made without waiting for
+ * its synchronous standby (somebody cancelled the wait): it may be lost in a
+ * failover, so it must not be acknowledged. db_exec asks by itself; who sends a
+ * COMMIT or a pipeline in another way asks when it is answered. False on a
+ * connection that db_conn_open has not made. */
+bool db_conn_commit_is_uncertain(PGconn *conn);
+
+/** The same for whichever connection was answered last on this thread. Only for
+ * a thread with a single one: on the loop, connections' answers interleave. */
 bool db_conn_was_unconfirmed(void);
 
-/** Calls, and waits for the answer. Results are binary. On failure *ret_rows is left alone. A
- * commit that the server made without waiting for its synchronous standby (somebody cancelled the
- * wait) is DJ_UNAVAILABLE, on a connection that db_conn_open has made. */
+/** DJ_UNAVAILABLE, in the words for such a commit. */
+dj_status db_conn_fail_uncertain(void);
+
+/** Calls, and waits for the answer. Results are binary. On failure *ret_rows is
+ * left alone. A commit that db_conn_commit_is_uncertain() tells of is
+ * DJ_UNAVAILABLE. */
 MUST_CHECK dj_status db_exec(PGconn *conn, const struct db_call *call,
                              const struct db_params *params, PGresult **ret_rows);
 

@@ -80,8 +80,8 @@ static bool pipeline_take_result(struct db_pipeline *pipeline, PGresult *given) 
     case PGRES_PIPELINE_ABORTED: /* an earlier statement failed; its reason is kept */
         return true;
     case PGRES_PIPELINE_SYNC:
-        if (db_conn_was_unconfirmed()) { /* said again, it waits for the standby, and for what came
-                                            before */
+        if (db_conn_commit_is_uncertain(pipeline->conn)) { /* said again, it waits for the standby,
+                                                              and for what came before */
             batch_fail(batch,
                        dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the standby"));
         }

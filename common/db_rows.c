@@ -1,7 +1,7 @@
+/* Binary results: fixed sizes in network order, text as it is, jsonb behind a version byte. Any
+ * thread. */
 #include "common/db_rows.h"
 
-#include "common/db_types.h"
-#include <arpa/inet.h>
 #include <endian.h>
 #include <string.h>
 
@@ -9,6 +9,20 @@
 
 bool rows_is_null(const PGresult *rows, int row, int column) {
     return PQgetisnull(rows, row, column) != 0;
+}
+
+dj_status rows_check(const PGresult *rows, int column_count, const enum db_type types[]) {
+    if (PQresultStatus(rows) != PGRES_TUPLES_OK || PQnfields(rows) != column_count) {
+        return dj_fail(DJ_INTERNAL, "%d columns where %d were expected", PQnfields(rows),
+                       column_count);
+    }
+    for (int i = 0; i < column_count; i++) {
+        if (PQftype(rows, i) != (Oid)types[i] || PQfformat(rows, i) != 1) {
+            return dj_fail(DJ_INTERNAL, "column %s is of type %u where %d was expected",
+                           PQfname(rows, i), PQftype(rows, i), (int)types[i]);
+        }
+    }
+    return DJ_OK;
 }
 
 static dj_status odd_value(const PGresult *rows, int column, const char *wanted) {
@@ -39,7 +53,24 @@ dj_status rows_uuid(const PGresult *rows, int row, int column, struct uuid *ret_
 static uint32_t get_be32(const char *at) {
     uint32_t value;
     memcpy(&value, at, sizeof value);
-    return ntohl(value);
+    return be32toh(value);
+}
+
+static int64_t get_be64(const char *at) {
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return (int64_t)be64toh(value);
+}
+
+dj_status rows_int2(const PGresult *rows, int row, int column, int16_t *ret_value) {
+    const char *value = value_of(rows, row, column, DB_INT2, 2);
+    if (value == NULL) {
+        return odd_value(rows, column, "smallint");
+    }
+    uint16_t bytes;
+    memcpy(&bytes, value, sizeof bytes);
+    *ret_value = (int16_t)be16toh(bytes);
+    return DJ_OK;
 }
 
 dj_status rows_int4(const PGresult *rows, int row, int column, int32_t *ret_value) {
@@ -56,9 +87,17 @@ dj_status rows_int8(const PGresult *rows, int row, int column, int64_t *ret_valu
     if (value == NULL) {
         return odd_value(rows, column, "bigint");
     }
-    uint64_t bytes;
-    memcpy(&bytes, value, sizeof bytes);
-    *ret_value = (int64_t)be64toh(bytes);
+    *ret_value = get_be64(value);
+    return DJ_OK;
+}
+
+dj_status rows_timestamptz(const PGresult *rows, int row, int column, int64_t *ret_us) {
+    const char *value = value_of(rows, row, column, DB_TIMESTAMPTZ, 8);
+    int64_t since_2000 = value == NULL ? INT64_MAX : get_be64(value);
+    if (since_2000 == INT64_MIN || since_2000 > INT64_MAX - DB_EPOCH_US) {
+        return odd_value(rows, column, "finite time");
+    }
+    *ret_us = since_2000 + DB_EPOCH_US;
     return DJ_OK;
 }
 
@@ -98,15 +137,21 @@ dj_status rows_text_array(const PGresult *rows, int row, int column,
                           struct db_text_array *ret_array) {
     const char *value = value_of(rows, row, column, DB_TEXT_ARRAY, 0);
     int length = value == NULL ? 0 : PQgetlength(rows, row, column);
-    uint32_t dimensions = length < 12 ? 2 : get_be32(value);
-    if (dimensions > 1 || (dimensions == 1 && length < ARRAY_HEADER_BYTES)) {
-        return odd_value(rows, column, "text[]");
+    uint32_t dimensions = length < 12 ? UINT32_MAX : get_be32(value);
+    if (dimensions == 0) {
+        *ret_array = (struct db_text_array){ .at = value + length, .end = value + length };
+        return DJ_OK;
     }
-    *ret_array = (struct db_text_array){ .at = value + length, .end = value + length };
-    if (dimensions == 1) {
-        ret_array->count = (int)get_be32(value + 12);
-        ret_array->at = value + ARRAY_HEADER_BYTES;
+    if (dimensions != 1 || length < ARRAY_HEADER_BYTES || get_be32(value + 8) != DB_TEXT) {
+        return odd_value(rows, column, "one-dimensional text[]");
     }
+    uint32_t count = get_be32(value + 12);
+    if (count > (uint32_t)(length - ARRAY_HEADER_BYTES) / 4) { /* each element has a length */
+        return odd_value(rows, column, "sound text[]");
+    }
+    *ret_array = (struct db_text_array){ .at = value + ARRAY_HEADER_BYTES,
+                                         .end = value + length,
+                                         .count = (int)count };
     return DJ_OK;
 }
 

@@ -1,3 +1,4 @@
+/* Sums of whole numbers with a unit. Any thread. */
 #include "common/duration.h"
 
 #include "common/bounds.h"

@@ -9,7 +9,9 @@
 #include "common/bounds.h"
 #include "common/check.h"
 #include "common/text.h"
+#include <inttypes.h>
 #include <json-c/json_tokener.h>
+#include <json-c/json_util.h>
 #include <json-c/linkhash.h>
 #include <limits.h>
 #include <pthread.h>
@@ -42,7 +44,7 @@ static dj_status refuse(const struct scan *scan, const char *what) {
 
 /* The byte at the scan; 0 at the end. A zero byte in the text is refused wherever it stands. */
 static char peek(const struct scan *scan) {
-    return scan->at < scan->end ? *scan->at : '\0';
+    return (char)(scan->at < scan->end ? *scan->at : '\0');
 }
 
 static bool is_digit(char c) {
@@ -405,4 +407,80 @@ dj_status json_print(const char *argument, json_object *value, size_t bytes_max,
     }
     DJ_TRY(json_check(argument, printed, length, bytes_max));
     return buf_add(text, printed, length);
+}
+
+/* *ret_value is NULL for a field that is absent or null. */
+static dj_status get_field(json_object *object, const char *field, enum json_type type,
+                           const char *allowed, json_object **ret_value) {
+    json_object *value = json_object_object_get(object, field);
+    *ret_value = NULL;
+    if (value == NULL) {
+        return DJ_OK;
+    }
+    if (!json_object_is_type(value, type)) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s is of type %s; %s is allowed", field,
+                       json_type_to_name(json_object_get_type(value)), allowed);
+    }
+    *ret_value = value;
+    return DJ_OK;
+}
+
+dj_status json_get_string(json_object *object, const char *field, const char **ret_text) {
+    json_object *value;
+    DJ_TRY(get_field(object, field, json_type_string, "a string", &value));
+    if (value != NULL) {
+        *ret_text = json_object_get_string(value);
+    }
+    return DJ_OK;
+}
+
+dj_status json_get_int(json_object *object, const char *field, int64_t min, int64_t max,
+                       int64_t *ret_number) {
+    json_object *value;
+    DJ_TRY(get_field(object, field, json_type_int, "a whole number", &value));
+    if (value == NULL) {
+        return DJ_OK;
+    }
+    int64_t number =
+        json_object_get_int64(value); /* what is too large for it becomes its largest */
+    if (number < min || number > max) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s is %s; %" PRId64 " to %" PRId64 " is allowed",
+                       field, json_object_get_string(value), min, max);
+    }
+    *ret_number = number;
+    return DJ_OK;
+}
+
+dj_status json_get_bool(json_object *object, const char *field, bool *ret_value) {
+    json_object *value;
+    DJ_TRY(get_field(object, field, json_type_boolean, "true or false", &value));
+    if (value != NULL) {
+        *ret_value = json_object_get_boolean(value) != 0;
+    }
+    return DJ_OK;
+}
+
+dj_status json_get_object(json_object *object, const char *field, json_object **ret_object) {
+    json_object *value;
+    DJ_TRY(get_field(object, field, json_type_object, "an object", &value));
+    if (value != NULL) {
+        *ret_object = value;
+    }
+    return DJ_OK;
+}
+
+dj_status json_get_array(json_object *object, const char *field, json_object **ret_array) {
+    json_object *value;
+    DJ_TRY(get_field(object, field, json_type_array, "an array", &value));
+    if (value != NULL) {
+        *ret_array = value;
+    }
+    return DJ_OK;
+}
+
+dj_status json_require(json_object *object, const char *field) {
+    if (json_object_object_get(object, field) == NULL) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s is missing", field);
+    }
+    return DJ_OK;
 }

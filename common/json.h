@@ -7,6 +7,7 @@
 #include <json-c/json_object.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /** Parses a text from outside. Refuses what PostgreSQL would not store (\u0000, half surrogates,
  * not UTF-8), what is over a limit (bytes, depth, digits), and what is not one JSON value. The
@@ -22,6 +23,21 @@ MUST_CHECK dj_status json_read(const char *text, size_t length, json_object **re
  * null. */
 MUST_CHECK dj_status json_print(const char *argument, json_object *value, size_t bytes_max,
                                 struct buf *text);
+
+/** A field of an object, by its type. A field that is absent or null leaves *ret_… alone: put its
+ * default there first, or ask with json_require. Texts and objects are lent by `object`.
+ *  DJ_INVALID_ARGUMENT names the field and says what is allowed. */
+MUST_CHECK dj_status json_get_string(json_object *object, const char *field, const char **ret_text);
+MUST_CHECK dj_status json_get_int(json_object *object, const char *field, int64_t min, int64_t max,
+                                  int64_t *ret_number);
+MUST_CHECK dj_status json_get_bool(json_object *object, const char *field, bool *ret_value);
+MUST_CHECK dj_status json_get_object(json_object *object, const char *field,
+                                     json_object **ret_object);
+MUST_CHECK dj_status json_get_array(json_object *object, const char *field,
+                                    json_object **ret_array);
+
+/** DJ_INVALID_ARGUMENT: the field is absent or null. */
+MUST_CHECK dj_status json_require(json_object *object, const char *field);
 
 /** Checks a JSON text as json_parse does, without making objects of it. */
 MUST_CHECK dj_status json_check(const char *argument, const char *text, size_t length,

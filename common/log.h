@@ -2,7 +2,13 @@
  *
  *     log_warning("turn.delayed", "reason", dj_error_message());
  *
- * Error: a person must act. Warning: we go on. From any thread. */
+ * becomes, on standard error or in the sink,
+ *
+ *     2026-01-02T03:04:05.678Z warning durable-worker turn.delayed reason="the connection is gone"
+ *
+ * Error: a person must act. Warning: we go on. Values are cut at 1 KiB, lines at
+ * LOG_LINE_BYTES_MAX; control characters, quotes and what is not UTF-8 are escaped. From any
+ * thread. */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
 
@@ -26,6 +32,9 @@ void log_event(dj_level level, const char *event, ...) __attribute__((sentinel))
 
 void log_set_level(dj_level least);
 void log_set_program(const char *name); /* kept, not copied */
+
+/** Where lines go; NULL: to standard error. The sink's lines have no time, no level, no program and
+ * no newline, and are lent. It is called on any thread, and does not log. */
 void log_set_sink(void (*sink)(void *context, dj_level level, const char *line), void *context);
 
 #endif

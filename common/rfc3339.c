@@ -1,9 +1,14 @@
+/* RFC 3339 with the whole calendar checked. A second 60 is the next minute's first, as in
+ * PostgreSQL. Any thread. */
 #include "common/rfc3339.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+
+#define SECONDS_MIN (-62135596800LL) /* 0001-01-01T00:00:00Z */
+#define SECONDS_MAX 253402300799LL   /* 9999-12-31T23:59:59Z */
 
 static dj_status refuse(const char *argument, const char *text) {
     return dj_fail(
@@ -94,11 +99,16 @@ dj_status rfc3339_parse(const char *argument, const char *text, int64_t *ret_us)
     }
     tm.tm_year = year - 1900;
     tm.tm_mon = month - 1;
-    *ret_us = ((int64_t)timegm(&tm) - (int64_t)east * 60) * 1000000 + us;
+    int64_t seconds = (int64_t)timegm(&tm) - (int64_t)east * 60;
+    if (seconds < SECONDS_MIN || seconds > SECONDS_MAX) {
+        return refuse(argument, text); /* the zone has led out of the calendar */
+    }
+    *ret_us = seconds * 1000000 + us;
     return DJ_OK;
 }
 
-void rfc3339_print(int64_t us, char out[32]) {
+/* All but the fraction, which it answers, in microseconds. */
+static int print_seconds(int64_t us, char out[32]) {
     int64_t fraction = us % 1000000;
     time_t seconds = (time_t)(us / 1000000);
     if (fraction < 0) {
@@ -106,8 +116,18 @@ void rfc3339_print(int64_t us, char out[32]) {
         seconds--;
     }
     struct tm tm;
-    char date[24];
     (void)gmtime_r(&seconds, &tm);
-    (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
-    (void)snprintf(out, 32, "%s.%03dZ", date, (int)(fraction / 1000));
+    int year = snprintf(out, 32, "%04d", tm.tm_year + 1900); /* %Y has no leading zeros */
+    (void)strftime(out + year, 32 - (size_t)year, "-%m-%dT%H:%M:%S", &tm);
+    return (int)fraction;
+}
+
+void rfc3339_print(int64_t us, char out[32]) {
+    int fraction = print_seconds(us, out);
+    (void)snprintf(out + strlen(out), 32 - strlen(out), ".%03dZ", fraction / 1000);
+}
+
+void rfc3339_print_us(int64_t us, char out[32]) {
+    int fraction = print_seconds(us, out);
+    (void)snprintf(out + strlen(out), 32 - strlen(out), ".%06dZ", fraction);
 }

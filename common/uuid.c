@@ -1,12 +1,15 @@
+/* 8-4-4-4-12 hexadecimal digits, in either case. Any thread. */
 #include "common/uuid.h"
 
+#include "common/text.h"
 #include <string.h>
 
 static int hex(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    char lower = (char)(c | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
 static bool dash_at(int byte) {
@@ -14,24 +17,17 @@ static bool dash_at(int byte) {
 }
 
 dj_status uuid_parse(const char *argument, const char *text, struct uuid *ret_uuid) {
-    struct uuid uuid;
-    const char *at = text == NULL ? "" : text;
+    if (text == NULL || !text_is_uuid(text)) {
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "%s '%.40s' is not a UUID; such as 01890a5d-ac96-774b-bcce-b302099a8057 is "
+                       "allowed",
+                       argument, text == NULL ? "" : text);
+    }
+    const char *at = text;
     for (int i = 0; i < 16; i++, at += 2) {
-        if (dash_at(i) && *at++ != '-') {
-            return dj_fail(DJ_INVALID_ARGUMENT, "%s '%.40s' is not a UUID", argument, text);
-        }
-        int high = hex(at[0]);
-        int low = high < 0 ? -1 : hex(at[1]);
-        if (low < 0) {
-            return dj_fail(DJ_INVALID_ARGUMENT, "%s '%.40s' is not a UUID", argument,
-                           text == NULL ? "" : text);
-        }
-        uuid.bytes[i] = (uint8_t)(high * 16 + low);
+        at += dash_at(i) ? 1 : 0;
+        ret_uuid->bytes[i] = (uint8_t)(hex(at[0]) * 16 + hex(at[1]));
     }
-    if (*at != '\0') {
-        return dj_fail(DJ_INVALID_ARGUMENT, "%s '%.40s' is not a UUID", argument, text);
-    }
-    *ret_uuid = uuid;
     return DJ_OK;
 }
 
@@ -49,4 +45,8 @@ void uuid_print(const struct uuid *uuid, char out[UUID_TEXT_BYTES]) {
 
 bool uuid_equal(const struct uuid *a, const struct uuid *b) {
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
+}
+
+int uuid_compare(const struct uuid *a, const struct uuid *b) {
+    return memcmp(a->bytes, b->bytes, sizeof a->bytes);
 }

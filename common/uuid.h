@@ -16,4 +16,8 @@ MUST_CHECK dj_status uuid_parse(const char *argument, const char *text, struct u
 void uuid_print(const struct uuid *uuid, char out[UUID_TEXT_BYTES]);
 bool uuid_equal(const struct uuid *a, const struct uuid *b);
 
+/** Less than, equal to or greater than 0, in PostgreSQL's order; version 7: in the order of time.
+ */
+int uuid_compare(const struct uuid *a, const struct uuid *b);
+
 #endif

@@ -106,6 +106,80 @@ static void arrays_come_back_as_they_went(void **state) {
     PQclear(rows);
 }
 
+static void times_and_short_numbers_come_back_as_they_went(void **state) {
+    static const Oid types[] = { DB_INT2, DB_TIMESTAMPTZ };
+    static const enum db_type columns[] = { DB_INT2, DB_TIMESTAMPTZ, DB_TEXT, DB_TIMESTAMPTZ };
+    const struct db_call call = { .name = "x",
+                                  .sql = "select $1, $2, to_char($2 at time zone 'UTC', "
+                                         "'YYYY-MM-DD HH24:MI:SS.US'), 'infinity'::timestamptz",
+                                  .param_count = 2,
+                                  .param_types = types };
+    struct db_params params;
+    PGresult *rows = NULL;
+    int16_t int2;
+    int64_t us;
+    const char *text;
+    size_t length;
+    (void)state;
+    params_init(&params);
+    params_add_int2(&params, INT16_MIN);
+    params_add_timestamptz(&params, 1778058000123456);
+    assert_int_equal(db_exec(conn, &call, &params, &rows), DJ_OK);
+    params_done(&params);
+    assert_int_equal(rows_check(rows, 4, columns), DJ_OK);
+    assert_int_equal(rows_int2(rows, 0, 0, &int2), DJ_OK);
+    assert_int_equal(int2, INT16_MIN);
+    assert_int_equal(rows_timestamptz(rows, 0, 1, &us), DJ_OK);
+    assert_true(us == 1778058000123456);
+    assert_int_equal(rows_text(rows, 0, 2, &text, &length), DJ_OK);
+    assert_string_equal(text, "2026-05-06 09:00:00.123456");
+    assert_int_equal(rows_timestamptz(rows, 0, 3, &us), DJ_INTERNAL);
+    PQclear(rows);
+}
+
+static void arrays_of_every_type_arrive(void **state) {
+    static const Oid types[] = {
+        DB_UUID_ARRAY, DB_INT2_ARRAY,        DB_INT4_ARRAY, DB_INT8_ARRAY,
+        DB_BOOL_ARRAY, DB_TIMESTAMPTZ_ARRAY, DB_TEXT_ARRAY, DB_JSONB_ARRAY
+    };
+    const struct db_call call = { .name = "x",
+                                  .sql = "select concat_ws(' ', $1::text, $2::text, "
+                                         "$3::text, $4::text, $5::text, "
+                                         "extract(epoch from $6[1])::bigint::text || "
+                                         "($6[2] is null)::text, $7::text, $8::text)",
+                                  .param_count = 8,
+                                  .param_types = types };
+    struct uuid id;
+    struct db_params params;
+    PGresult *rows = NULL;
+    const char *text;
+    size_t length;
+    (void)state;
+    assert_int_equal(uuid_parse("id", "01a20a7c-222c-72ec-b5ad-8ec26b7824c0", &id), DJ_OK);
+    params_init(&params);
+#define ARRAY(type, add)                                                                           \
+    params_array_begin(&params, type);                                                             \
+    add;                                                                                           \
+    params_array_null(&params);                                                                    \
+    params_array_end(&params)
+    ARRAY(DB_UUID, params_array_uuid(&params, &id));
+    ARRAY(DB_INT2, params_array_int2(&params, -2));
+    ARRAY(DB_INT4, params_array_int4(&params, -4));
+    ARRAY(DB_INT8, params_array_int8(&params, -8));
+    ARRAY(DB_BOOL, params_array_bool(&params, true));
+    ARRAY(DB_TIMESTAMPTZ, params_array_timestamptz(&params, 1778058000000000));
+    ARRAY(DB_TEXT, params_array_text(&params, "t"));
+    ARRAY(DB_JSONB, params_array_jsonb(&params, "1"));
+#undef ARRAY
+    assert_int_equal(db_exec(conn, &call, &params, &rows), DJ_OK);
+    params_done(&params);
+    assert_int_equal(rows_text(rows, 0, 0, &text, &length), DJ_OK);
+    assert_string_equal(text, "{01a20a7c-222c-72ec-b5ad-8ec26b7824c0,NULL} "
+                              "{-2,NULL} {-4,NULL} {-8,NULL} "
+                              "{t,NULL} 1778058000true {t,NULL} {1,NULL}");
+    PQclear(rows);
+}
+
 static void an_error_keeps_the_servers_words_and_its_status(void **state) {
     const struct db_call call = { .name = "x", .sql = "select 1/0" };
     struct db_params params;
@@ -119,9 +193,12 @@ static void an_error_keeps_the_servers_words_and_its_status(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(values_come_back_as_they_went),
-                                        cmocka_unit_test(arrays_come_back_as_they_went),
-                                        cmocka_unit_test(
-                                            an_error_keeps_the_servers_words_and_its_status) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_come_back_as_they_went),
+        cmocka_unit_test(arrays_come_back_as_they_went),
+        cmocka_unit_test(times_and_short_numbers_come_back_as_they_went),
+        cmocka_unit_test(arrays_of_every_type_arrive),
+        cmocka_unit_test(an_error_keeps_the_servers_words_and_its_status)
+    };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

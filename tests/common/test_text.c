@@ -1,51 +1,123 @@
-#include "support.h"
+#include "tests/common/unit.h"
 
+#include "common/bounds.h"
 #include "common/text.h"
-#include <string.h>
+#include <stdio.h>
 
-static void names_have_200_of_their_characters(void **state) {
-    char long_name[202];
+static bool is_utf8(const char *text) {
+    return text_is_utf8(text, strlen(text));
+}
+
+static void well_formed_text_is_utf8(void **state) {
     (void)state;
-    memset(long_name, 'a', sizeof long_name);
-    long_name[201] = '\0';
-    assert_int_equal(check_name("job", long_name), DJ_INVALID_ARGUMENT);
-    long_name[200] = '\0';
-    assert_int_equal(check_name("job", long_name), DJ_OK);
-    assert_int_equal(check_name("job", "a.b:c/d@e-f_9"), DJ_OK);
-    static const char *const bad[] = { "", "a b", "a\n", "é", "a;b", NULL };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(check_name("job", bad[i]), DJ_INVALID_ARGUMENT);
-        assert_non_null(strstr(dj_error_message(), "job"));
+    assert_true(is_utf8(""));
+    assert_true(is_utf8("plain ASCII of more than eight bytes"));
+    assert_true(is_utf8("\xC2\x80 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEE\x80\x80 \xEF\xBF\xBF"));
+    assert_true(is_utf8("\xF0\x90\x80\x80 \xF4\x8F\xBF\xBF"));
+    assert_true(text_is_utf8("zero\0byte", 9));
+}
+
+static void everything_else_is_not(void **state) {
+    (void)state;
+    static const char *const wrong[] = {
+        "\x80",     /* a continuation without a beginning */
+        "\xC0\xAF", /* overlong */
+        "\xC1\xBF",
+        "\xE0\x9F\xBF",
+        "\xF0\x8F\xBF\xBF",
+        "\xED\xA0\x80", /* surrogates */
+        "\xED\xBF\xBF",
+        "\xF4\x90\x80\x80", /* beyond U+10FFFF */
+        "\xF5\x80\x80\x80",
+        "\xFE",
+        "\xFF",
+        "\xC3", /* cut */
+        "\xE2\x82",
+        "\xF0\x9F\x98",
+        "\xC3(",
+        "\xE2(\xA1",
+        "\xF0\x9F(\x80",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[64];
+        for (size_t before = 0; before < 17; before++) { /* at every place of the eight looked at */
+            memset(text, 'a', before);
+            (void)snprintf(text + before, sizeof text - before, "%s", wrong[i]);
+            assert_false(is_utf8(text));
+            (void)snprintf(text + before, sizeof text - before, "%sand more behind", wrong[i]);
+            assert_false(is_utf8(text));
+        }
     }
 }
 
-static void keys_are_512_bytes_of_utf8(void **state) {
-    char key[514];
+static void a_character_is_no_longer_than_what_is_there(void **state) {
     (void)state;
-    memset(key, 'k', sizeof key);
-    key[513] = '\0';
-    assert_int_equal(check_key("key", key), DJ_INVALID_ARGUMENT);
-    key[512] = '\0';
-    assert_int_equal(check_key("key", key), DJ_OK);
-    assert_int_equal(check_key("key", "über: 日本"), DJ_OK);
-    assert_int_equal(check_key("key", ""), DJ_INVALID_ARGUMENT);
-    assert_int_equal(check_key("key", "\xff"), DJ_INVALID_ARGUMENT);
-    assert_int_equal(check_key("key", NULL), DJ_INVALID_ARGUMENT);
+    assert_int_equal(text_char_bytes("a", 1), 1);
+    assert_int_equal(text_char_bytes("\xE2\x82\xAC", 3), 3);
+    assert_int_equal(text_char_bytes("\xE2\x82\xAC", 2), 0);
+    assert_int_equal(text_char_bytes("\xF0\x9F\x98\x80", 4), 4);
 }
 
-static void utf8_has_no_overlong_and_no_surrogates(void **state) {
+static void names_of_the_allowed_characters_are_names(void **state) {
     (void)state;
-    assert_true(text_is_utf8("\xf4\x8f\xbf\xbf", 4));
-    assert_false(text_is_utf8("\xf4\x90\x80\x80", 4));
-    assert_false(text_is_utf8("\xed\xa0\x80", 3));
-    assert_false(text_is_utf8("\xc0\xaf", 2));
-    assert_false(text_is_utf8("\xe2\x82", 2));
-    assert_true(text_is_utf8("", 0));
+    char name[NAME_BYTES_MAX + 2];
+    memset(name, 'n', sizeof name);
+    name[NAME_BYTES_MAX] = '\0';
+    assert_ok(check_name("job", name));
+    assert_ok(check_name("job", "a"));
+    assert_ok(check_name("job", "Az09_.:/@-"));
+}
+
+static void other_names_are_refused_by_argument_and_rule(void **state) {
+    (void)state;
+    char name[NAME_BYTES_MAX + 2];
+    memset(name, 'n', sizeof name);
+    name[NAME_BYTES_MAX + 1] = '\0';
+    assert_fails(check_name("job", name), DJ_INVALID_ARGUMENT, "1 to 200 characters");
+    assert_fails(check_name("job", ""), DJ_INVALID_ARGUMENT, "job '' is not a name");
+    assert_fails(check_name("queue", "a;b"), DJ_INVALID_ARGUMENT, "queue 'a;b'");
+    assert_fails(check_name("queue", "two words"), DJ_INVALID_ARGUMENT, "queue 'two words'");
+    assert_fails(check_name("queue", "caf\xC3\xA9"), DJ_INVALID_ARGUMENT, "A-Z a-z 0-9");
+    assert_fails(check_name("event", "a\n"), DJ_INVALID_ARGUMENT, "event 'a '");
+    assert_fails(check_name("event", NULL), DJ_INVALID_ARGUMENT, "event must not be NULL");
+}
+
+static void keys_are_up_to_512_bytes_of_utf8(void **state) {
+    (void)state;
+    char key[KEY_BYTES_MAX + 2];
+    memset(key, 'k', sizeof key);
+    key[KEY_BYTES_MAX] = '\0';
+    assert_ok(check_key("key", key));
+    assert_ok(check_key("key", "user 123 \xE2\x82\xAC\n"));
+    key[KEY_BYTES_MAX] = 'k';
+    key[KEY_BYTES_MAX + 1] = '\0';
+    assert_fails(check_key("key", key), DJ_INVALID_ARGUMENT, "key is 513 bytes; 1 to 512 bytes");
+    assert_fails(check_key("key", ""), DJ_INVALID_ARGUMENT, "0 bytes");
+    assert_fails(check_key("key", "\xFF"), DJ_INVALID_ARGUMENT, "key is not UTF-8");
+    assert_fails(check_key("key", NULL), DJ_INVALID_ARGUMENT, "NULL");
+}
+
+static void a_uuid_has_its_dashes_and_digits(void **state) {
+    (void)state;
+    assert_true(text_is_uuid("01890a5d-ac96-774b-bcce-b302099a8057"));
+    assert_true(text_is_uuid("01890A5D-AC96-774B-BCCE-B302099A8057"));
+    assert_false(text_is_uuid(""));
+    assert_false(text_is_uuid("01890a5d-ac96-774b-bcce-b302099a805"));
+    assert_false(text_is_uuid("01890a5d-ac96-774b-bcce-b302099a80570"));
+    assert_false(text_is_uuid("01890a5dxac96-774b-bcce-b302099a8057"));
+    assert_false(text_is_uuid("01890a5d-ac96-774b-bcce-b302099a805g"));
+    assert_false(text_is_uuid("01890a5dac96774bbcceb302099a8057"));
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(names_have_200_of_their_characters),
-                                        cmocka_unit_test(keys_are_512_bytes_of_utf8),
-                                        cmocka_unit_test(utf8_has_no_overlong_and_no_surrogates) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(well_formed_text_is_utf8),
+        cmocka_unit_test(everything_else_is_not),
+        cmocka_unit_test(a_character_is_no_longer_than_what_is_there),
+        cmocka_unit_test(names_of_the_allowed_characters_are_names),
+        cmocka_unit_test(other_names_are_refused_by_argument_and_rule),
+        cmocka_unit_test(keys_are_up_to_512_bytes_of_utf8),
+        cmocka_unit_test(a_uuid_has_its_dashes_and_digits),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
