@@ -75,6 +75,7 @@ create table durable_internal.attempt (
     started_at timestamptz,
     ended_at timestamptz not null,
     outcome text not null,
+    company int,    -- of a crash: how many runs were in the hands of the worker that died, this one included
     error jsonb
 ) partition by range (run_id);
 create index attempt_by_run on durable_internal.attempt (run_id, ended_at);

@@ -25,7 +25,7 @@
 #define POLL_MS 500
 #define BEAT_MS_MAX 2000 /* a beat also tells which runs were cancelled */
 #define TICK_MS 250
-#define LINGER_MS 1
+#define WINDOW_MS 20
 #define IDLE_TRIM_MS 2000
 #define SPARE_CONNECTION_MS 10000
 
@@ -232,15 +232,7 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     if (atomic_load(&worker->drain_asked) > 0 && !atomic_load(&worker->draining)) {
         begin_drain(worker);
     }
-    /* Short handlers come back one by one, and a turn costs as much as many of them: while others
-     * wait for a thread, a millisecond gathers them. With nobody waiting there is nothing to
-     * gather, and no delay. */
-    if (worker->pool.waiting == 0) {
-        turns_start(worker);
-    } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
-        struct timeval linger = timeval_of_ms(LINGER_MS);
-        (void)event_add(worker->linger_timer, &linger);
-    }
+    turns_consider(worker);
     worker_check_drained(worker);
 }
 
@@ -310,9 +302,11 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     (void)what;
     int64_t now = clock_ms();
     check_watches(worker);
-    if (worker->pool.waiting > worker->pool.threads_max &&
-        worker->window > worker->pool.threads_max) {
-        worker->window /= 2; /* more wait than begin: leave them to others */
+    /* What may wait here is what is begun within a few milliseconds: the rest is better left to others. */
+    worker->window_max = worker->pool.threads_max + worker->begun_count * WINDOW_MS / TICK_MS;
+    worker->begun_count = 0;
+    if (worker->window > worker->window_max) {
+        worker->window = worker->window_max;
     }
     if (worker->in_hand > 0) {
         worker->idle_since_ms = 0;
@@ -321,7 +315,6 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     } else if (worker->idle_since_ms > 0 && now - worker->idle_since_ms > IDLE_TRIM_MS) {
         fiber_trim(1);
         (void)malloc_trim(0);
-        worker->window = worker->pool.threads_max;
         worker->idle_since_ms = -1; /* once */
     }
     spare_trim(worker, SPARE_CONNECTION_MS);
@@ -373,6 +366,7 @@ static dj_status worker_configure(dj_worker *worker, const dj_worker_options *op
         threads = worker->slots_max;
     }
     worker->window = threads;
+    worker->window_max = CLAIM_RUNS_MAX; /* until the first tick knows better */
     DJ_TRY(copy_text(options->conninfo, &worker->conninfo));
     DJ_TRY(copy_text(options->name != NULL ? options->name : host, &worker->name));
     DJ_TRY(copy_text(options->namespace_ != NULL ? options->namespace_ : "default",

@@ -80,6 +80,8 @@ struct dj_worker {
     int in_hand;
     struct list asking; /* parked until a beat was answered */
     int window;         /* claimed runs that may wait for a thread */
+    int window_max;     /* … by how many were begun of late */
+    int begun_count;    /* since the last tick */
     int64_t idle_since_ms;
 
     struct pool pool;
@@ -134,6 +136,7 @@ void on_connected(evutil_socket_t fd, short what, void *context);
 /* turn.c */
 void turn_start(struct worker_line *line);
 void turns_start(dj_worker *worker); /* on every line that is free */
+void turns_consider(dj_worker *worker); /* now, or when a little more has gathered */
 void turn_hint(dj_worker *worker);   /* there may be runs: ask */
 void line_requeue(struct worker_line *line);
 

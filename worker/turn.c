@@ -18,6 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WINDOW_RUNS_MAX 1024
+#define LINGER_MS 2
+#define TURN_OPS_ENOUGH 400
+
 static_assert(TURN_OPS_MAX >= CLAIM_RUNS_MAX, "a turn can commit what a turn claimed");
 
 /* Parameters of the commit. Each array is filled from the runs of its group. */
@@ -315,10 +319,12 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
         list_push(&begun, &run->link);
         count++;
     }
+    worker->begun_count += count;
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
     if (worker->work_flows) {
         worker->asked_again = false;
-        if (worker->pool.waiting == 0 && worker->window < CLAIM_RUNS_MAX) {
+        if (worker->pool.waiting == 0 && worker->window < WINDOW_RUNS_MAX &&
+            worker->window < worker->window_max) {
             worker->window *= 2;
         }
     } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to
@@ -393,13 +399,14 @@ static void turn_done(struct db_batch *batch) {
     case DJ_OK:
         line->ops_max = TURN_OPS_MAX;
         if (committed) {
+            FAILPOINT("commit.answered");
             settle_runs(line);
         }
         FAILPOINT("turn.settled");
         if (line->slots_asked > 0) {
             take_claimed(line, batch->results[committed ? 2 : 1]);
         }
-        turns_start(worker);
+        turns_consider(worker);
         worker_check_drained(worker);
         return;
     case DJ_LEASE_LOST: /* not of one run: lock_turn says that the worker was declared dead */
@@ -502,6 +509,9 @@ void turn_start(struct worker_line *line) {
         FAILPOINT("turn.composed");
         db_pipeline_send(&line->pipeline, calls, params, count, turn_done, line);
         FAILPOINT("turn.sent");
+        if (committing) {
+            FAILPOINT("commit.sent");
+        }
     } else { /* nothing was sent and nothing is lost: the next tick tries again */
         log_warning("turn.delayed", "reason", dj_error_message());
         line_requeue(line);
@@ -515,6 +525,22 @@ void turn_start(struct worker_line *line) {
 void turns_start(dj_worker *worker) {
     for (int i = 0; i < worker->line_count; i++) {
         turn_start(&worker->lines[i]);
+    }
+}
+
+/* Short handlers come back one by one, and a turn costs as much as many of them: while others wait
+ * for a thread, a little while gathers them. With nobody waiting there is nothing to gather, and no
+ * delay. */
+void turns_consider(dj_worker *worker) {
+    int pending = 0;
+    for (int i = 0; i < worker->line_count; i++) {
+        pending = worker->lines[i].pending_count > pending ? worker->lines[i].pending_count : pending;
+    }
+    if (worker->pool.waiting == 0 || pending >= TURN_OPS_ENOUGH) {
+        turns_start(worker);
+    } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
+        struct timeval linger = timeval_of_ms(LINGER_MS);
+        (void)event_add(worker->linger_timer, &linger);
     }
 }
 

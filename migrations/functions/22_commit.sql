@@ -95,7 +95,7 @@ $$;
 
 -- Commits a turn: steps, ends, and everything else that handlers came to, for many runs at once.
 --
--- Guarantees 3, 4, 10. The first statement locks the lease rows that are still the worker's, by (run, fence), and
+-- Guarantees 3, 4, 10. Each group begins by locking the lease rows that are still the worker's, by (run, fence), and
 -- passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
 -- there = held by an open transaction (a user's cancel, say), so it is said again next turn. What a
 -- cancel, a reap or a takeover deletes is the same row, so one waits for the other and sees the truth.
@@ -111,7 +111,7 @@ $$;
 -- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
 -- run. With `=` it may read a whole index instead, if it was asked while the table was small.
 --
--- Locks: lease rows by run, then runs, then timers. After lock_turn in a worker's turn. Answers the runs that
+-- Locks: lease rows (waiting for none), then runs, then timers. After lock_turn in a worker's turn. Answers the runs that
 -- it did not commit: `busy` ones are to be said again, the others are lost.
 create or replace function durable_internal.commit(
     worker_id uuid,
@@ -127,18 +127,21 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
 as $$
 #variable_conflict use_column
 declare
-    runs uuid[] := step_runs || done_runs || other_runs;
-    fences bigint[] := step_fences || done_fences || other_fences;
+    runs uuid[] := step_runs || other_runs;
+    fences bigint[] := step_fences || other_fences;
     instant timestamptz := clock_timestamp();
     mine uuid[];
+    done uuid[];
     timed uuid[];
     whole boolean;
 begin
-    select array_agg(held.run_id) into mine
-      from (select c.run_id, c.fence from unnest(runs, fences) as c (run_id, fence) order by c.run_id) as c
-     cross join lateral (select l.run_id from durable_internal.lease l
-                          where l.run_id = c.run_id and l.fence = c.fence
-                            for update skip locked) as held;
+    if cardinality(runs) > 0 then
+        select array_agg(held.run_id) into mine
+          from unnest(runs, fences) as c (run_id, fence)
+         cross join lateral (select l.run_id from durable_internal.lease l
+                              where l.run_id = c.run_id and l.fence = c.fence
+                                for update skip locked) as held;
+    end if;
     whole := coalesce(cardinality(mine), 0) = cardinality(runs);
 
     if cardinality(step_runs) > 0 then
@@ -162,21 +165,25 @@ begin
     end if;
 
     if cardinality(done_runs) > 0 then
-        with gone as (
-            delete from durable_internal.lease l
-             using unnest(done_runs, done_fences, done_results) as d (run_id, fence, result)
-             where l.run_id = any (array[d.run_id]) and l.fence = d.fence
-               and (whole or d.run_id = any (mine))
-            returning l.*, d.result
+        with held as materialized (
+            select l.*, d.result
+              from unnest(done_runs, done_fences, done_results) as d (run_id, fence, result)
+             cross join lateral (select l.ctid, l.run_id, l.fence, l.worker_id, l.attempt, l.started_at,
+                                        l.attempt_started_at, l.deadline
+                                   from durable_internal.lease l
+                                  where l.run_id = d.run_id and l.fence = d.fence
+                                    for update skip locked) as l
+        ), gone as (
+            delete from durable_internal.lease where ctid = any (array(select h.ctid from held h))
         ), ended as (
             update durable_internal.run r
-               set status = 'completed', result = g.result, finished_at = instant, attempt = g.attempt,
-                   started_at = g.started_at, attempt_started_at = g.attempt_started_at,
-                   fence = g.fence, worker_id = g.worker_id
-              from gone g
-             where r.id = any (array[g.run_id])
+               set status = 'completed', result = h.result, finished_at = instant, attempt = h.attempt,
+                   started_at = h.started_at, attempt_started_at = h.attempt_started_at,
+                   fence = h.fence, worker_id = h.worker_id
+              from held h
+             where r.id = any (array[h.run_id])
         )
-        select array_agg(g.run_id) into timed from gone g where g.deadline;
+        select array_agg(h.run_id), array_agg(h.run_id) filter (where h.deadline) into done, timed from held h;
         if timed is not null then
             delete from durable_internal.timer t where t.run_id = any (timed) and t.kind = 'run_timeout';
         end if;
@@ -188,12 +195,12 @@ begin
             other_ops, other_details);
     end if;
 
-    if not whole then
+    if not whole or coalesce(cardinality(done), 0) < cardinality(done_runs) then
         return query
         select c.run_id, exists (select from durable_internal.lease l
                                   where l.run_id = c.run_id and l.fence = c.fence)
-          from unnest(runs, fences) as c (run_id, fence)
-         where mine is null or not c.run_id = any (mine);
+          from unnest(runs || done_runs, fences || done_fences) as c (run_id, fence)
+         where c.run_id <> all (coalesce(mine, '{}') || coalesce(done, '{}'));
     end if;
 end
 $$;

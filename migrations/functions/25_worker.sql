@@ -158,6 +158,7 @@ as $$
 declare
     l durable_internal.lease;
     number int;
+    company int := (select count(*) from durable_internal.lease l where l.worker_id = bury.worker_id);
     taken int := 0;
 begin
     select w.number into number from durable_internal.worker w where w.id = bury.worker_id;
@@ -173,7 +174,7 @@ begin
     loop
         delete from durable_internal.lease where run_id = l.run_id;
         if crashed then
-            perform durable_internal.charge_crash(l, null);
+            perform durable_internal.charge_crash(l, null, company);
         else
             perform durable_internal.make_ready(l, resumed => true);
         end if;
@@ -201,7 +202,7 @@ begin
      where l.run_id = worker_crashed.run_id and l.fence = worker_crashed.fence
     returning l.* into l;
     if found then
-        perform durable_internal.charge_crash(l, worker_crashed.step);
+        perform durable_internal.charge_crash(l, worker_crashed.step, company => 1);
     end if;
     perform durable_internal.bury(worker_crashed.worker_id, crashed => false);
 end
@@ -210,13 +211,18 @@ $$;
 -- A run was in the hands of a worker that died. That spends no attempt: the next one has a number of its own, and the
 -- limit moves along. When its workers died so too often in a row, with no step committed between, it fails.
 -- `step` is null where the worker could not say which: then the last one completed is named.
-create or replace function durable_internal.charge_crash(l durable_internal.lease, step text)
+--
+-- Of a death that nobody could report, any of the runs in the worker's hands may be the cause, or none: each takes its share
+-- of the blame, one part in `company`. Three deaths alone are a whole blame three times over; three in the company of
+-- forty are what a few killed machines do to an innocent run, and it goes on.
+create or replace function durable_internal.charge_crash(l durable_internal.lease, step text, company int)
 returns void
 language plpgsql volatile
 as $$
 declare
     last durable_internal.step;
     policy record;
+    blame numeric;
     error jsonb;
 begin
     select s.* into last
@@ -229,14 +235,18 @@ begin
                                                                    ', after step ' || last.name, ''),
         'step', coalesce(step, last.name), 'retryable', false));
     select p.* into policy from durable_internal.retry_policy(l.run_id) as p;
-    if l.crashes >= policy.max_crashes then
+    select 1.0 / charge_crash.company + coalesce(sum(1.0 / a.company), 0) into blame
+      from (select a.company from durable_internal.attempt a
+             where a.run_id = l.run_id and a.outcome = 'crashed'
+             order by a.ended_at desc limit l.crashes - 1) as a;
+    if l.crashes >= policy.max_crashes and blame > 0.99 then
         perform durable_internal.end_run(l, 'failed', error, dead_letter => true);
         return;
     end if;
     insert into durable_internal.attempt (run_id, attempt, fence, worker_id, started_at, ended_at, outcome,
-                                          error)
+                                          company, error)
     values (l.run_id, l.attempt, l.fence, l.worker_id, l.attempt_started_at, clock_timestamp(), 'crashed',
-            error);
+            charge_crash.company, error);
     update durable_internal.run r set extra_attempts = r.extra_attempts + 1 where r.id = l.run_id;
     perform durable_internal.make_ready(l, resumed => false);
 end

@@ -72,8 +72,8 @@ static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
     (void)state;
     (void)spawn_scheduler(url);
     for (int round = 0; round < 3; round++) {
-        static const char *const points[] = { "step.after_effect:2:stop", "turn.sent:3:stop",
-                                              "turn.answered:2:stop" };
+        static const char *const points[] = { "step.after_effect:2:stop", "commit.sent:2:stop",
+                                              "commit.answered:2:stop" };
         pid_t zombie = spawn_worker(url, points[round]);
         wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
                    (int)zombie);
