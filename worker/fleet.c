@@ -25,7 +25,6 @@
 #define POLL_MS 500
 #define BEAT_MS_MAX 2000 /* a beat also tells which runs were cancelled */
 #define TICK_MS 250
-#define WINDOW_MS 20
 #define IDLE_TRIM_MS 2000
 #define SPARE_CONNECTION_MS 10000
 
@@ -303,10 +302,10 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     int64_t now = clock_ms();
     check_watches(worker);
     /* What may wait here is what is begun within a few milliseconds: the rest is better left to others. */
-    worker->window_max = worker->pool.threads_max + worker->begun_count * WINDOW_MS / TICK_MS;
+    int window_max = worker->pool.threads_max + worker->begun_count * WINDOW_MS / TICK_MS;
     worker->begun_count = 0;
-    if (worker->window > worker->window_max) {
-        worker->window = worker->window_max;
+    if (worker->window > window_max) {
+        worker->window = window_max;
     }
     if (worker->in_hand > 0) {
         worker->idle_since_ms = 0;
@@ -366,7 +365,6 @@ static dj_status worker_configure(dj_worker *worker, const dj_worker_options *op
         threads = worker->slots_max;
     }
     worker->window = threads;
-    worker->window_max = CLAIM_RUNS_MAX; /* until the first tick knows better */
     DJ_TRY(copy_text(options->conninfo, &worker->conninfo));
     DJ_TRY(copy_text(options->name != NULL ? options->name : host, &worker->name));
     DJ_TRY(copy_text(options->namespace_ != NULL ? options->namespace_ : "default",

@@ -15,6 +15,7 @@
 #define TURN_OPS_MAX 1024  /* one turn can carry what a few hundred slots came to */
 #define CLAIM_RUNS_MAX 512 /* beyond that a larger batch is no faster */
 #define CLAIM_BYTES_MAX (32 * 1024 * 1024)
+#define WINDOW_MS 20 /* what may wait for a thread is what is begun in that time */
 
 struct job {
     char *name;
@@ -39,6 +40,7 @@ struct worker_line {
     struct list in_flight; /* runs whose op is in the turn on its way */
     struct list late_in_flight;
     bool turning;
+    int ending_count; /* runs that the turn on its way takes out of our hands */
     int slots_asked;
     uint32_t hints_asked;
     int ops_max; /* halved while the database refuses a turn's values */
@@ -80,8 +82,8 @@ struct dj_worker {
     int in_hand;
     struct list asking; /* parked until a beat was answered */
     int window;         /* claimed runs that may wait for a thread */
-    int window_max;     /* … by how many were begun of late */
     int begun_count;    /* since the last tick */
+    int64_t claimed_ms; /* when runs last came */
     int64_t idle_since_ms;
 
     struct pool pool;

@@ -4,8 +4,8 @@
  * nothing if idle. On the loop thread; handlers' threads only put runs into worker->outcomes.
  *
  * How much to claim: never more than the free slots, and never so much that runs wait here for a
- * thread while another worker is idle. The window of runs that may wait doubles while the pool runs
- * dry between turns and shrinks while it does not. */
+ * thread while another worker is idle. The window of runs that may wait doubles when the pool ran
+ * dry within WINDOW_MS of the last claim, and shrinks to what was begun of late: see on_tick(). */
 #include "worker/fleet.h"
 
 #include "common/bounds.h"
@@ -201,6 +201,7 @@ void line_requeue(struct worker_line *line) {
     FOR_RUNS(run, &line->in_flight, link) {
         line->pending_count++;
     }
+    line->ending_count = 0;
     list_splice(&line->pending, &line->in_flight);
     list_splice(&line->in_flight, &line->pending);
     list_splice(&line->late_in_flight, &line->late);
@@ -319,12 +320,11 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
         list_push(&begun, &run->link);
         count++;
     }
-    worker->begun_count += count;
+    int64_t now_ms = clock_ms();
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
     if (worker->work_flows) {
         worker->asked_again = false;
-        if (worker->pool.waiting == 0 && worker->window < WINDOW_RUNS_MAX &&
-            worker->window < worker->window_max) {
+        if (worker->pool.waiting == 0 && now_ms - worker->claimed_ms < WINDOW_MS && worker->window < WINDOW_RUNS_MAX) {
             worker->window *= 2;
         }
     } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to
@@ -333,6 +333,8 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     } else if (worker->hints == line->hints_asked) {
         worker->work_hinted = false;
     }
+    worker->claimed_ms = now_ms;
+    worker->begun_count += count;
     worker_resume(worker, &begun, count);
     FAILPOINT("claim.taken");
 }
@@ -389,6 +391,7 @@ static void turn_done(struct db_batch *batch) {
     dj_worker *worker = line->worker;
     assert(line->turning);
     line->turning = false;
+    line->ending_count = 0;
     FAILPOINT("turn.answered");
     bool committed = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     dj_status status = batch->status;
@@ -434,16 +437,16 @@ static void turn_done(struct db_batch *batch) {
     }
 }
 
-/* How many runs this turn may ask for. */
-static int turn_room(const struct worker_line *line, int ending) {
-    const dj_worker *worker = line->worker;
+/* How many runs a turn may ask for. Runs that a turn on its way ends have left their slots. */
+static int turn_room(const dj_worker *worker) {
     if (!worker->work_hinted || atomic_load(&worker->draining) || worker->reconcile ||
         worker->reconciling) {
         return 0;
     }
-    int asked = 0;
+    int asked = 0, ending = 0;
     for (int i = 0; i < worker->line_count; i++) {
         asked += worker->lines[i].turning ? worker->lines[i].slots_asked : 0;
+        ending += worker->lines[i].ending_count;
     }
     if (asked > 0 && !worker->work_flows) {
         return 0; /* one ask at a time finds a lone run; two would only get in each other's way */
@@ -467,17 +470,17 @@ void turn_start(struct worker_line *line) {
             return;
         }
     }
-    int ending = 0;
+    line->ending_count = 0;
     for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
         dj_run *run = list_first(&line->pending, dj_run, link);
         list_remove(&run->link);
         list_push(&line->in_flight, &run->link);
         line->pending_count--;
-        ending += run->op != OP_STEP;
+        line->ending_count += run->op != OP_STEP;
     }
     list_splice(&line->late, &line->late_in_flight);
     bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
-    line->slots_asked = turn_room(line, ending);
+    line->slots_asked = turn_room(worker);
     if (!committing && line->slots_asked == 0) {
         return;
     }

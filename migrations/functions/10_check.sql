@@ -1,4 +1,7 @@
 -- Argument checks, and the only places that raise DJ001 … DJ006.
+--
+-- Here and in the files after it: what runs often is in plpgsql, which keeps its plans for the session. A function in
+-- SQL that is not one plain expression is parsed and planned anew by each statement that calls it.
 
 -- Raises an error of ours. Callers: every function that refuses something.
 create or replace function durable_internal.fail(code text, message text, hint text default null)
@@ -25,10 +28,12 @@ $$;
 -- a SECURITY DEFINER function it is still the caller's login, and nobody can set it.
 create or replace function durable_internal.session_namespace()
 returns int
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce((select r.namespace_id from durable_internal.namespace_role r
+begin
+    return coalesce((select r.namespace_id from durable_internal.namespace_role r
                       where r.role = session_user), 1);
+end
 $$;
 
 -- A UUID of version 7: milliseconds since 1970, then chance.

@@ -202,12 +202,13 @@ create or replace function durable.start(
     scheduled_at timestamptz default null, priority int default 0, concurrency_key text default null,
     timeout interval default null, tags jsonb default '{}', options jsonb default '{}')
 returns uuid
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-    select s.run_id
-      from durable_internal.start_run(durable_internal.session_namespace(), job, payload, queue,
-               idempotency_key, idempotency_ttl, max_attempts, scheduled_at, priority, concurrency_key,
-               timeout, tags, options) as s;
+begin
+    return (durable_internal.start_run(durable_internal.session_namespace(), job, payload, queue,
+                idempotency_key, idempotency_ttl, max_attempts, scheduled_at, priority, concurrency_key,
+                timeout, tags, options)).run_id;
+end
 $$;
 
 -- Starts one run for each payload, in one statement; the ids come in the payloads' order.

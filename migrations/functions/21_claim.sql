@@ -30,9 +30,10 @@ returns int language sql immutable as $$ select 1684698987 $$;
 -- the other; and of each failed try of a step that has a policy of its own: 0, `try`, name, null, null.
 create or replace function durable_internal.memory_of(run_id uuid)
 returns text[]
-language sql stable
+language plpgsql stable
 as $$
-    select array_agg(field.text order by field.place, field.n)
+begin
+    return (select array_agg(field.text order by field.place, field.n)
       from (select s.position as place, f.n, f.text
               from durable_internal.step s
              cross join lateral (values (1, s.position::text), (2, s.kind), (3, s.name),
@@ -44,7 +45,8 @@ as $$
                       from durable_internal.step_try t
                      where t.run_id = memory_of.run_id and not t.forgotten) as t
              cross join lateral (values (1, '0'), (2, 'try'), (3, t.name), (4, null), (5, null)) as f (n, text)
-           ) as field;
+           ) as field);
+end
 $$;
 
 -- Gives a worker up to `slots` runs: of its jobs, in its queues; higher priority first, then oldest first.

@@ -37,30 +37,35 @@ $$;
 -- The policy between tries: of the step, else start, job, queue; each part that is not said comes from the next.
 create or replace function durable_internal.backoff_delay(policy jsonb, tries int)
 returns interval
-language sql volatile
+language plpgsql volatile
 as $$
-    select least(durable_internal.duration('backoff.max', p.policy ->> 'max'),
+begin
+    return (select least(durable_internal.duration('backoff.max', p.policy ->> 'max'),
                  durable_internal.duration('backoff.initial', p.policy ->> 'initial')
                  * least(power((p.policy ->> 'factor')::double precision, least(backoff_delay.tries - 1, 60)),
                          1e9)
                  * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1)))
       from (select '{"initial": "1s", "factor": 2, "max": "1h", "jitter": 0.2}'::jsonb
-                   || coalesce(backoff_delay.policy, '{}')) as p (policy);
+                   || coalesce(backoff_delay.policy, '{}')) as p (policy));
+end
 $$;
 
 -- What start, job and queue say of retries: nearest wins.
 create or replace function durable_internal.retry_policy(run_id uuid, out max_attempts int,
                                                          out max_crashes int, out backoff jsonb)
-language sql stable
+language plpgsql stable
 as $$
+begin
     select coalesce(r.max_attempts, j.max_attempts, q.max_attempts, 5) + r.extra_attempts,
            coalesce(j.max_crashes, 3),
            coalesce(q.backoff, '{}') || coalesce(j.backoff, '{}') || coalesce(r.options -> 'backoff', '{}')
+      into max_attempts, max_crashes, backoff
       from durable_internal.run r
       join durable_internal.lane l on l.id = r.lane_id
       left join durable_internal.job j on j.namespace_id = l.namespace_id and j.name = l.job
       left join durable_internal.queue q on q.namespace_id = l.namespace_id and q.name = l.queue
      where r.id = retry_policy.run_id;
+end
 $$;
 
 -- Ends an attempt badly: the run is tried again after a while, or fails for good. `l` as in end_run.

@@ -55,21 +55,22 @@ create or replace function durable.send_event(name text, payload jsonb default '
                                               correlation_key text default null,
                                               idempotency_key text default null)
 returns uuid
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-    select s.event_id
-      from durable_internal.send_event(durable_internal.session_namespace(), name, payload,
-                                       correlation_key, idempotency_key) as s;
+begin
+    return (durable_internal.send_event(durable_internal.session_namespace(), name, payload,
+                                        correlation_key, idempotency_key)).event_id;
+end
 $$;
 
 -- The event that a wait takes now, or null: the oldest of its name and key that its run has not had, and that
 -- is younger than the run, or that nobody has received.
 create or replace function durable_internal.event_for(w durable_internal.wait)
 returns bigint
-language sql stable set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+language plpgsql stable
 as $$
-    select least(
+begin
+    return least(
         (select e.seq
            from durable_internal.event e
           where e.namespace_id = w.namespace_id and e.name = w.event
@@ -84,6 +85,7 @@ as $$
                              where d.event_seq = e.seq and d.run_id = w.run_id)
           order by e.seq
           limit 1));
+end
 $$;
 
 -- Gives up to `most` waits their events. Answers how many inbox rows it took and waits it ended, together; call
@@ -203,9 +205,11 @@ $$;
 -- What a wait returns to its handler.
 create or replace function durable_internal.received_event(e durable_internal.event)
 returns jsonb
-language sql stable
+language plpgsql stable
 as $$
-    select jsonb_build_object('timedOut', false, 'id', e.id, 'name', e.name, 'correlationKey',
+begin
+    return jsonb_build_object('timedOut', false, 'id', e.id, 'name', e.name, 'correlationKey',
                               nullif(e.correlation_key, ''), 'payload', e.payload, 'receivedAt',
                               to_char(e.sent_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'));
+end
 $$;
