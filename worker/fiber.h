@@ -5,20 +5,22 @@
 
 #include "common/list.h"
 #include "common/status.h"
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <ucontext.h>
 
 struct fiber {
     struct list link; /* among the spare ones */
-    ucontext_t context;
-    ucontext_t *back; /* the thread that runs it now */
     void (*enter)(void *argument);
     void *argument;
+    bool finished;
+    bool begun; /* its stack has its first frame; a spare one keeps that */
     void *stack; /* the mapping, its lowest page not accessible */
     size_t stack_bytes;
-    bool finished;
-    void *sanitizer_stack; /* AddressSanitizer's notes about a stack that is left */
+    jmp_buf parked; /* where it goes on */
+    jmp_buf *back;  /* where the thread goes on that runs it now */
+    void *notes;    /* AddressSanitizer's of the stack that was left: ours, and the thread's */
+    void *back_notes;
     const void *back_bottom;
     size_t back_bytes;
 };
