@@ -119,15 +119,10 @@ void db_conn_close(PGconn *conn) {
     PQfinish(conn);
 }
 
-dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
-                  PGresult **ret_rows) {
-    DJ_TRY(params_status(params));
-    (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
-    (void)db_conn_was_unconfirmed();
-    AUTO(pgresult)
-    PGresult *rows = PQexecParams(conn, call->sql, params->count, call->param_types,
-                                  params_values(params), params->lengths, params->formats,
-                                  /* resultFormat= */ 1);
+/* What was sent was answered with `rows`, which is ours to free unless all is well. */
+static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *answer,
+                           PGresult **ret_rows) {
+    AUTO(pgresult) PGresult *rows = answer;
     if (PQresultStatus(rows) != PGRES_TUPLES_OK) {
         if (PQstatus(conn) != CONNECTION_OK && PQresultErrorField(rows, PG_DIAG_SQLSTATE) == NULL) {
             return dj_fail_pg(conn);
@@ -142,4 +137,42 @@ dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_para
     }
     *ret_rows = TAKE(rows);
     return DJ_OK;
+}
+
+static void forget_uncertainty(PGconn *conn) { /* what was before is not ours */
+    (void)db_conn_commit_is_uncertain(conn);
+    (void)db_conn_was_unconfirmed();
+}
+
+dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
+                  PGresult **ret_rows) {
+    DJ_TRY(params_status(params));
+    forget_uncertainty(conn);
+    return db_answer(conn, call,
+                     PQexecParams(conn, call->sql, params->count, call->param_types,
+                                  params_values(params), params->lengths, params->formats,
+                                  /* resultFormat= */ 1),
+                     ret_rows);
+}
+
+dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call_count) {
+    for (int i = 0; i < call_count; i++) {
+        AUTO(pgresult)
+        PGresult *result = PQprepare(conn, calls[i]->name, calls[i]->sql, calls[i]->param_count,
+                                     calls[i]->param_types);
+        if (PQresultStatus(result) != PGRES_COMMAND_OK) {
+            return dj_fail_result(result);
+        }
+    }
+    return DJ_OK;
+}
+
+dj_status db_exec_prepared(PGconn *conn, const struct db_call *call, const struct db_params *params,
+                           PGresult **ret_rows) {
+    DJ_TRY(params_status(params));
+    forget_uncertainty(conn);
+    return db_answer(conn, call,
+                     PQexecPrepared(conn, call->name, params->count, params_values(params),
+                                    params->lengths, params->formats, /* resultFormat= */ 1),
+                     ret_rows);
 }

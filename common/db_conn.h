@@ -37,4 +37,11 @@ dj_status db_conn_fail_uncertain(void);
 MUST_CHECK dj_status db_exec(PGconn *conn, const struct db_call *call,
                              const struct db_params *params, PGresult **ret_rows);
 
+/** Prepares the calls' statements, for db_exec_prepared or a pipeline. Blocks. */
+MUST_CHECK dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call_count);
+
+/** The same as db_exec, for a call that db_prepare has prepared on this connection. */
+MUST_CHECK dj_status db_exec_prepared(PGconn *conn, const struct db_call *call,
+                                      const struct db_params *params, PGresult **ret_rows);
+
 #endif

@@ -1,6 +1,6 @@
 /* libpq's pipeline mode on libevent. libpq hands out each statement's results and then NULL; and
  * after the last statement PGRES_PIPELINE_SYNC, with no NULL behind it. Batches are answered in the
- * order in which they were sent. On the loop thread, but for db_prepare. */
+ * order in which they were sent. On the loop thread. */
 #include "common/db_pipeline.h"
 
 #include "common/auto.h"
@@ -10,18 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call_count) {
-    for (int i = 0; i < call_count; i++) {
-        AUTO(pgresult)
-        PGresult *result = PQprepare(conn, calls[i]->name, calls[i]->sql, calls[i]->param_count,
-                                     calls[i]->param_types);
-        if (PQresultStatus(result) != PGRES_COMMAND_OK) {
-            return dj_fail_result(result);
-        }
-    }
-    return DJ_OK;
-}
 
 bool db_pipeline_is_open(const struct db_pipeline *pipeline) {
     return pipeline->conn != NULL;

@@ -43,9 +43,6 @@ struct db_pipeline {
     void *context;
 };
 
-/** Prepares the calls' statements on a connection that is not yet pipelined. Blocks. */
-MUST_CHECK dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call_count);
-
 /** Takes `conn` over, on any outcome. */
 MUST_CHECK dj_status db_pipeline_open(struct db_pipeline *pipeline, struct event_base *base,
                                       PGconn *conn);

@@ -36,6 +36,53 @@ static pthread_mutex_t spare_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct list spare = { &spare, &spare };
 static int spare_count;
 
+static char *stack_bottom(const struct fiber *fiber) {
+    return (char *)fiber->stack + sysconf(_SC_PAGESIZE);
+}
+
+static size_t stack_bytes(const struct fiber *fiber) {
+    return fiber->stack_bytes - (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* To the thread that runs the fiber, until it is to go on. */
+static void fiber_leave(struct fiber *fiber) {
+    __sanitizer_start_switch_fiber(&fiber->notes, fiber->back_bottom, fiber->back_bytes);
+    if (_setjmp(fiber->parked) == 0) {
+        _longjmp(*fiber->back, 1);
+    }
+    __sanitizer_finish_switch_fiber(fiber->notes, &fiber->back_bottom, &fiber->back_bytes);
+}
+
+/* The first frame of a stack, for as long as the stack is there. makecontext passes ints: a pointer
+ * comes as its two halves. */
+static void fiber_main(unsigned int high, unsigned int low) {
+    struct fiber *fiber = (struct fiber *)(((uintptr_t)high << 32) | (uintptr_t)low);
+    __sanitizer_finish_switch_fiber(NULL, &fiber->back_bottom, &fiber->back_bytes);
+    for (;;) {
+        fiber_leave(fiber);
+        fiber->enter(fiber->argument);
+        fiber->finished = true;
+    }
+}
+
+/* Gives a new stack its first frame, which parks at once. */
+static void fiber_found(struct fiber *fiber) {
+    ucontext_t there;
+    jmp_buf back;
+    check(getcontext(&there) == 0);
+    there.uc_stack.ss_sp = stack_bottom(fiber);
+    there.uc_stack.ss_size = stack_bytes(fiber);
+    there.uc_link = NULL;
+    makecontext(&there, (void (*)(void))fiber_main, 2, (unsigned int)((uintptr_t)fiber >> 32),
+                (unsigned int)(uintptr_t)fiber);
+    fiber->back = &back;
+    __sanitizer_start_switch_fiber(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
+    if (_setjmp(back) == 0) {
+        check(setcontext(&there) == 0); /* does not come back here */
+    }
+    __sanitizer_finish_switch_fiber(fiber->back_notes, NULL, NULL);
+}
+
 static void fiber_unmap(struct fiber *fiber) {
     (void)munmap(fiber->stack, fiber->stack_bytes);
     free(fiber);
@@ -66,6 +113,7 @@ dj_status fiber_new(struct fiber **ret_fiber) {
         }
         fiber->stack = stack;
         fiber->stack_bytes = bytes;
+        fiber_found(fiber);
     }
     fiber->finished = false;
     *ret_fiber = fiber;
@@ -104,52 +152,12 @@ void fiber_trim(int keep) {
     }
 }
 
-/* To the thread that runs the fiber, until it is to go on. */
-static void fiber_leave(struct fiber *fiber) {
-    __sanitizer_start_switch_fiber(&fiber->notes, fiber->back_bottom, fiber->back_bytes);
-    if (_setjmp(fiber->parked) == 0) {
-        _longjmp(*fiber->back, 1);
-    }
-    __sanitizer_finish_switch_fiber(fiber->notes, &fiber->back_bottom, &fiber->back_bytes);
-}
-
-/* The first frame of a stack, for as long as the stack is there. makecontext passes ints: a pointer
- * comes as its two halves. */
-static void fiber_main(unsigned int high, unsigned int low) {
-    struct fiber *fiber = (struct fiber *)(((uintptr_t)high << 32) | (uintptr_t)low);
-    __sanitizer_finish_switch_fiber(NULL, &fiber->back_bottom, &fiber->back_bytes);
-    for (;;) {
-        fiber->enter(fiber->argument);
-        fiber->finished = true;
-        fiber_leave(fiber);
-    }
-}
-
-static void fiber_begin(struct fiber *fiber) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    ucontext_t context;
-    fiber->begun = true;
-    check(getcontext(&context) == 0);
-    context.uc_stack.ss_sp = (char *)fiber->stack + page;
-    context.uc_stack.ss_size = fiber->stack_bytes - page;
-    context.uc_link = NULL;
-    makecontext(&context, (void (*)(void))fiber_main, 2,
-                (unsigned int)((uintptr_t)fiber >> 32), (unsigned int)(uintptr_t)fiber);
-    (void)setcontext(&context);
-    abort(); /* setcontext returns only where its argument is broken */
-}
-
 bool fiber_run(struct fiber *fiber) {
     jmp_buf here;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
     fiber->back = &here;
-    __sanitizer_start_switch_fiber(&fiber->back_notes, (char *)fiber->stack + page,
-                                   fiber->stack_bytes - page);
+    __sanitizer_start_switch_fiber(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
     if (_setjmp(here) == 0) {
-        if (fiber->begun) {
-            _longjmp(fiber->parked, 1);
-        }
-        fiber_begin(fiber);
+        _longjmp(fiber->parked, 1);
     }
     __sanitizer_finish_switch_fiber(fiber->back_notes, NULL, NULL);
     return fiber->finished;

@@ -14,7 +14,7 @@ struct fiber {
     void (*enter)(void *argument);
     void *argument;
     bool finished;
-    bool begun; /* its stack has its first frame; a spare one keeps that */
+    bool begun;  /* its stack has its first frame; a spare one keeps that */
     void *stack; /* the mapping, its lowest page not accessible */
     size_t stack_bytes;
     jmp_buf parked; /* where it goes on */

@@ -301,7 +301,8 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     (void)what;
     int64_t now = clock_ms();
     check_watches(worker);
-    /* What may wait here is what is begun within a few milliseconds: the rest is better left to others. */
+    /* What may wait here is what is begun within a few milliseconds: the rest is better left to
+     * others. */
     int window_max = worker->pool.threads_max + worker->begun_count * WINDOW_MS / TICK_MS;
     worker->begun_count = 0;
     if (worker->window > window_max) {

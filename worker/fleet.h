@@ -137,9 +137,9 @@ void on_connected(evutil_socket_t fd, short what, void *context);
 
 /* turn.c */
 void turn_start(struct worker_line *line);
-void turns_start(dj_worker *worker); /* on every line that is free */
+void turns_start(dj_worker *worker);    /* on every line that is free */
 void turns_consider(dj_worker *worker); /* now, or when a little more has gathered */
-void turn_hint(dj_worker *worker);   /* there may be runs: ask */
+void turn_hint(dj_worker *worker);      /* there may be runs: ask */
 void line_requeue(struct worker_line *line);
 
 /* beat.c */

@@ -324,7 +324,8 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
     if (worker->work_flows) {
         worker->asked_again = false;
-        if (worker->pool.waiting == 0 && now_ms - worker->claimed_ms < WINDOW_MS && worker->window < WINDOW_RUNS_MAX) {
+        if (worker->pool.waiting == 0 && now_ms - worker->claimed_ms < WINDOW_MS &&
+            worker->window < WINDOW_RUNS_MAX) {
             worker->window *= 2;
         }
     } else if (!worker->asked_again) { /* the flag is up now: what came just before it is there to
@@ -537,7 +538,8 @@ void turns_start(dj_worker *worker) {
 void turns_consider(dj_worker *worker) {
     int pending = 0;
     for (int i = 0; i < worker->line_count; i++) {
-        pending = worker->lines[i].pending_count > pending ? worker->lines[i].pending_count : pending;
+        pending =
+            worker->lines[i].pending_count > pending ? worker->lines[i].pending_count : pending;
     }
     if (worker->pool.waiting == 0 || pending >= TURN_OPS_ENOUGH) {
         turns_start(worker);

@@ -25,14 +25,15 @@ as $$
 $$;
 
 -- The namespace that this session's role was granted; `default` where none was. By session_user: inside
--- a SECURITY DEFINER function it is still the caller's login, and nobody can set it.
+-- a SECURITY DEFINER function it is still the caller's login, and nobody can set it. Every name in it is
+-- written out, so it needs no search_path of its own, which each call would pay for.
 create or replace function durable_internal.session_namespace()
 returns int
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer
 as $$
 begin
     return coalesce((select r.namespace_id from durable_internal.namespace_role r
-                      where r.role = session_user), 1);
+                      where r.role operator(pg_catalog.=) session_user), 1);
 end
 $$;
 
@@ -309,7 +310,7 @@ $$;
 -- notification queue would fail the caller's commit: above half, no hints.
 create or replace function durable_internal.wake_workers()
 returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile
 as $$
 declare
     flag bigint;
@@ -325,7 +326,7 @@ $$;
 -- The same for the scheduler: an event, a wait, or a timer due before its next look.
 create or replace function durable_internal.wake_scheduler()
 returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile
 as $$
 declare
     flag bigint;

@@ -111,54 +111,12 @@ begin
 end
 $$;
 
--- Puts one checked run into its lane, or into the timers when it is due later.
---
--- The transaction's number is drawn before the run's place in the order: 27_mark.sql relies on it. Called by
--- start_run and start_many.
-create or replace function durable_internal.insert_run(id uuid, namespace_id int, lane_id int, payload jsonb,
-    idempotency_key text, idempotency_ttl interval, max_attempts int, scheduled_at timestamptz,
-    concurrency_key text, timeout interval, tags jsonb, options jsonb)
-returns void
-language plpgsql volatile
-as $$
-#variable_conflict use_column
-declare
-    instant timestamptz := clock_timestamp();
-    later boolean := insert_run.scheduled_at > instant;
-    place bigint;
-begin
-    perform pg_current_xact_id();
-    place := nextval('durable_internal.order_seq');
-    insert into durable_internal.run (id, seq, lane_id, namespace_id, max_attempts, created_at,
-                                      scheduled_at, timeout, idempotency_key, idempotency_expires_at,
-                                      concurrency_key, version, tags, options, payload)
-    values (insert_run.id, place, insert_run.lane_id, insert_run.namespace_id,
-            insert_run.max_attempts, instant, insert_run.scheduled_at, insert_run.timeout,
-            insert_run.idempotency_key, instant + insert_run.idempotency_ttl,
-            insert_run.concurrency_key, insert_run.options ->> 'version',
-            nullif(insert_run.tags, '{}'), nullif(insert_run.options, '{}'), insert_run.payload);
-    if later then
-        insert into durable_internal.timer (run_id, kind, due_at, since, lane_id, bytes, deadline)
-        values (insert_run.id, 'start', insert_run.scheduled_at, instant, insert_run.lane_id,
-                pg_column_size(insert_run.payload), insert_run.timeout is not null);
-    else
-        insert into durable_internal.ready (run_id, seq, lane_id, bytes, deadline)
-        values (insert_run.id, place, insert_run.lane_id, pg_column_size(insert_run.payload),
-                insert_run.timeout is not null);
-    end if;
-    if insert_run.timeout is not null then
-        insert into durable_internal.timer (run_id, kind, due_at, since, lane_id)
-        values (insert_run.id, 'run_timeout',
-                greatest(insert_run.scheduled_at, instant) + insert_run.timeout, instant,
-                insert_run.lane_id);
-    end if;
-end
-$$;
-
 -- Starts one run in a namespace, or finds the one that its key stands for. `created` tells which.
 --
--- Called by durable.start, and by our own server for the namespace of an API key. Locks: the key's row.
--- Raises DJ001, DJ002, DJ004; then nothing was stored.
+-- A lane that is there stands for a name, a queue and a priority that were checked: a plain start of a known job has
+-- nothing else to check. The transaction's number is drawn before the run's place in the order: 27_mark.sql relies
+-- on it. Called by durable.start, and by our own server for the namespace of an API key. Locks: the key's
+-- row. Raises DJ001, DJ002, DJ004; then nothing was stored.
 create or replace function durable_internal.start_run(namespace_id int, job text, payload jsonb, queue text,
     idempotency_key text, idempotency_ttl interval, max_attempts int, scheduled_at timestamptz,
     priority int, concurrency_key text, timeout interval, tags jsonb, options jsonb,
@@ -167,16 +125,30 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+    lane int;
     holder uuid;
+    place bigint;
+    instant timestamptz;
 begin
-    perform durable_internal.check_start(job, queue, idempotency_ttl, max_attempts, scheduled_at, priority,
-                                         concurrency_key, timeout, tags, options);
-    perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
+    select l.id into lane
+      from durable_internal.lane l
+     where l.namespace_id = start_run.namespace_id and l.job = start_run.job
+       and l.queue = start_run.queue and l.priority = start_run.priority
+     limit 1;
+    if lane is null or tags is distinct from '{}'::jsonb or options is distinct from '{}'::jsonb
+       or coalesce(idempotency_ttl::text, max_attempts::text, scheduled_at::text, concurrency_key,
+                   timeout::text) is not null then
+        perform durable_internal.check_start(job, queue, idempotency_ttl, max_attempts, scheduled_at, priority,
+                                             concurrency_key, timeout, tags, options);
+    end if;
+    if payload is distinct from '{}'::jsonb then
+        perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
+    end if;
+    perform pg_current_xact_id();
     run_id := durable_internal.uuid_v7();
     created := true;
     if idempotency_key is not null then
         perform durable_internal.check_key('idempotency_key', idempotency_key);
-        perform pg_current_xact_id();
         holder := durable_internal.take_key(namespace_id, idempotency_key, idempotency_ttl, run_id, job,
                                             payload, options ->> 'onTerminal' = 'restart');
         if holder is not null then
@@ -185,13 +157,36 @@ begin
             return;
         end if;
     end if;
-    perform durable_internal.insert_run(run_id, namespace_id,
-        durable_internal.lane_of(namespace_id, queue, job, priority), payload, idempotency_key,
-        idempotency_ttl, max_attempts, scheduled_at, concurrency_key, timeout, tags, options);
-    if scheduled_at > clock_timestamp() or timeout is not null then
+    if lane is null then
+        lane := durable_internal.lane_of(namespace_id, queue, job, priority);
+    end if;
+
+    place := nextval('durable_internal.order_seq');
+    instant := clock_timestamp();
+    insert into durable_internal.run (id, seq, lane_id, namespace_id, max_attempts, created_at,
+                                      scheduled_at, timeout, idempotency_key, idempotency_expires_at,
+                                      concurrency_key, version, tags, options, payload)
+    values (start_run.run_id, place, lane, start_run.namespace_id, start_run.max_attempts, instant,
+            start_run.scheduled_at, start_run.timeout, start_run.idempotency_key,
+            instant + start_run.idempotency_ttl, start_run.concurrency_key, start_run.options ->> 'version',
+            nullif(start_run.tags, '{}'), nullif(start_run.options, '{}'), start_run.payload);
+    if timeout is not null then
+        insert into durable_internal.timer (run_id, kind, due_at, since, lane_id)
+        values (start_run.run_id, 'run_timeout', greatest(start_run.scheduled_at, instant) + start_run.timeout,
+                instant, lane);
+    end if;
+    if scheduled_at > instant then
+        insert into durable_internal.timer (run_id, kind, due_at, since, lane_id, bytes, deadline)
+        values (start_run.run_id, 'start', start_run.scheduled_at, instant, lane,
+                pg_column_size(start_run.payload), start_run.timeout is not null);
+    else
+        insert into durable_internal.ready (run_id, seq, lane_id, bytes, deadline)
+        values (start_run.run_id, place, lane, pg_column_size(start_run.payload), start_run.timeout is not null);
+        perform durable_internal.wake_workers();
+    end if;
+    if scheduled_at > instant or timeout is not null then
         perform durable_internal.wake_scheduler();
     end if;
-    perform durable_internal.wake_workers();
 end
 $$;
 

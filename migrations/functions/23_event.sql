@@ -14,9 +14,15 @@ declare
     same boolean;
 begin
     perform durable_internal.check_name('name', name);
-    perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
-    perform durable_internal.check_key('correlation_key', correlation_key);
-    perform durable_internal.check_key('idempotency_key', idempotency_key);
+    if payload is distinct from '{}'::jsonb then
+        perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
+    end if;
+    if correlation_key is not null then
+        perform durable_internal.check_key('correlation_key', correlation_key);
+    end if;
+    if idempotency_key is not null then
+        perform durable_internal.check_key('idempotency_key', idempotency_key);
+    end if;
     perform pg_current_xact_id();
     place := nextval('durable_internal.order_seq');
     event_id := durable_internal.uuid_v7();
@@ -98,6 +104,9 @@ $$;
 -- this function waits for a client), a wait is given by `delete … returning`, and delivery's keys are the
 -- referee. An event for more waits than `most` goes back into the inbox until all are served.
 --
+-- Its commit does not wait for the disk. Whoever acts on a match is a claim, which does, and what is written before
+-- it in the log is on the disk with it. A match that a crash forgets leaves the inbox as it was, and is made again.
+--
 -- Locks: its own advisory lock, then waits by number, then their timers. Called by the scheduler.
 create or replace function durable_internal.match_events(most int)
 returns int
@@ -115,6 +124,7 @@ declare
     held int := 0;
     runs uuid[] := '{}';
 begin
+    perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
     with next as materialized (
         select i.ctid from durable_internal.event_inbox i order by i.seq limit match_events.most

@@ -29,7 +29,7 @@ static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argu
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_int4(&params, argument);
-    dj_status status = db_exec(conn, call, &params, &rows);
+    dj_status status = db_exec_prepared(conn, call, &params, &rows);
     params_done(&params);
     DJ_TRY(status);
     return rows_int4(rows, 0, 0, ret_value);
@@ -52,7 +52,7 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     params_init(&params);
     params_add_int4(&params, BATCH_MAX);
     params_add_int4(&params, full ? -1 : SCAN_BACK_S);
-    dj_status status = db_exec(scheduler->conn, &CALL_PROMOTE_DUE, &params, &rows);
+    dj_status status = db_exec_prepared(scheduler->conn, &CALL_PROMOTE_DUE, &params, &rows);
     params_done(&params);
     DJ_TRY(status);
     int32_t promoted;
@@ -78,14 +78,14 @@ static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
-    dj_status status = db_exec(scheduler->conn, &CALL_REAP, &params, &rows);
+    dj_status status = db_exec_prepared(scheduler->conn, &CALL_REAP, &params, &rows);
     params_done(&params);
     if (status == DJ_UNAVAILABLE && PQstatus(scheduler->conn) == CONNECTION_OK) {
         int32_t ended = 0;
         log_warning("reap.blocked", "reason", dj_error_message());
         AUTO(pgresult) PGresult *sessions = NULL;
         params_init(&params);
-        status = db_exec(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
+        status = db_exec_prepared(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
         params_done(&params);
         DJ_TRY(status);
         DJ_TRY(rows_int4(sessions, 0, 0, &ended));
@@ -106,7 +106,7 @@ static dj_status move_marks(struct scheduler *scheduler, bool *ret_more) {
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_int8(&params, MARK_STEP);
-    dj_status status = db_exec(scheduler->conn, &CALL_MOVE_MARKS, &params, &rows);
+    dj_status status = db_exec_prepared(scheduler->conn, &CALL_MOVE_MARKS, &params, &rows);
     params_done(&params);
     *ret_more = false;
     return status;
@@ -120,6 +120,13 @@ static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
         log_info("partitions.made", "count", LOG_INT(made));
     }
     return DJ_OK;
+}
+
+dj_status duties_prepare(PGconn *conn) {
+    static const struct db_call *const calls[] = { &CALL_MATCH_EVENTS, &CALL_PROMOTE_DUE,
+                                                   &CALL_REAP,         &CALL_END_SESSIONS,
+                                                   &CALL_MOVE_MARKS,   &CALL_MAKE_PARTITIONS };
+    return db_prepare(conn, calls, sizeof calls / sizeof *calls);
 }
 
 const struct duty duties[] = {

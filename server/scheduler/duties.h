@@ -23,6 +23,9 @@ struct duty {
     dj_status (*work)(struct scheduler *scheduler, bool *ret_more);
 };
 
+/** Prepares the duties' statements on a new connection. Blocks. */
+MUST_CHECK dj_status duties_prepare(PGconn *conn);
+
 extern const struct duty duties[];
 extern const int duty_count;
 

@@ -79,6 +79,7 @@ static dj_status scheduler_open(struct scheduler *scheduler, const char *conninf
         return dj_fail_result(id);
     }
     (void)snprintf(scheduler->id, sizeof scheduler->id, "%s", PQgetvalue(id, 0, 0));
+    DJ_TRY(duties_prepare(scheduler->conn));
     scheduler->last_full_scan_ms = INT64_MIN / 2;
     scheduler->next_due_ms = INT64_MAX;
     return DJ_OK;
@@ -126,6 +127,10 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
         int64_t until = next_beat_ms;
         if (active) {
             DJ_TRY(work(scheduler, next_ms, hinted));
+            hinted = take_notifications(scheduler->conn); /* they came along with answers */
+            if (hinted) {
+                continue;
+            }
             until = scheduler->next_due_ms < until ? scheduler->next_due_ms : until;
             for (int i = 0; i < duty_count; i++) {
                 until = next_ms[i] < until ? next_ms[i] : until;

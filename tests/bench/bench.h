@@ -21,7 +21,8 @@ void sleep_us(int64_t us);
 /** Runs `work(context)` on `count` threads until all are back; answers the seconds it took. */
 double run_threads(int count, void *(*work)(void *context), void *context);
 
-/** Prints what lies at a half and at 99 of 100, in ms: "p50 p99". Sorts `samples`, in nanoseconds. */
+/** Prints what lies at a half and at 99 of 100, in ms: "p50 p99". Sorts `samples`, in nanoseconds.
+ */
 void print_percentiles(int64_t *samples, int count);
 
 #endif

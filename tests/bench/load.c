@@ -1,13 +1,13 @@
-/* Durable Jobs under load, from outside: what the bench asks of a database with a scheduler and a worker.
+/* Durable Jobs under load, from outside: what the bench asks of a database with a scheduler and a
+ * worker.
  *
  * Usage: bench_load URL drain RUNS                 lets go of the queue; prints runs a second
  *        bench_load URL rate SECONDS BACKLOG       prints runs a second of each tenth of the time,
- *                                                  while starts keep the backlog at BACKLOG (0: no starts)
- *        bench_load URL start CONNECTIONS SECONDS  prints starts a second, one run each
- *        bench_load URL start_bulk CONNECTIONS SECONDS  … 1,000 runs each
- *        bench_load URL latency COUNT              prints p50 and p99 of start → handler, in ms
- *        bench_load URL event COUNT                … of event → handler goes on
- * The handlers are those of bench_module.c. */
+ *                                                  while starts keep the backlog at BACKLOG (0: no
+ * starts) bench_load URL start CONNECTIONS SECONDS  prints starts a second, one run each bench_load
+ * URL start_bulk CONNECTIONS SECONDS  … 1,000 runs each bench_load URL latency COUNT prints p50 and
+ * p99 of start → handler, in ms bench_load URL event COUNT                … of event → handler goes
+ * on The handlers are those of bench_module.c. */
 #include "bench.h"
 
 #include <fcntl.h>
@@ -67,7 +67,8 @@ static void drain(PGconn *conn, long long runs) {
         sleep_us(500);
         check_time(began_ns);
     }
-    while (ask(conn, "select count(*) from (select from durable_internal.lease limit 1) as l") > 0) {
+    while (ask(conn, "select count(*) from (select from durable_internal.lease limit 1) as l") >
+           0) {
         sleep_us(500);
         check_time(began_ns);
     }
@@ -87,7 +88,9 @@ static void rate(PGconn *conn, long long backlog) {
         int64_t until_ns = began_ns + (int64_t)(seconds * 1e8) * tenth, since_ns = clock_ns();
         while (clock_ns() < until_ns) {
             if (backlog > 0 && started < *finished - first) {
-                run_sql(conn, "select durable.start_many('noop', array_fill('{}'::jsonb, array[" BULK "]))");
+                run_sql(conn,
+                        "select durable.start_many('noop', array_fill('{}'::jsonb, array[" BULK
+                        "]))");
                 started += strtoll(BULK, NULL, 10);
             } else {
                 sleep_us(1000);
@@ -144,10 +147,12 @@ static void latency(PGconn *conn, int count, bool event) {
     int64_t *samples = calloc((size_t)count, sizeof *samples);
     int fd = listen_for_handlers();
     PQclear(must(conn, PQprepare(conn, "ping", "select durable.start('ping', '{}')", 0, NULL)));
-    PQclear(must(conn, PQprepare(conn, "waiter",
-                                 "select durable.start('waiter', jsonb_build_object('key', $1::text))",
-                                 0, NULL)));
-    PQclear(must(conn, PQprepare(conn, "go", "select durable.send_event('go', '{}', $1::text)", 0, NULL)));
+    PQclear(
+        must(conn, PQprepare(conn, "waiter",
+                             "select durable.start('waiter', jsonb_build_object('key', $1::text))",
+                             0, NULL)));
+    PQclear(must(
+        conn, PQprepare(conn, "go", "select durable.send_event('go', '{}', $1::text)", 0, NULL)));
     for (int i = 0; i < count; i++) {
         char key[16];
         (void)snprintf(key, sizeof key, "%d", i);
