@@ -9,7 +9,8 @@
 -- Raises DJ005: declared dead.
 create or replace function durable_internal.lock_turn(worker_id uuid, number int)
 returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     perform pg_advisory_xact_lock_shared(durable_internal.worker_lock_class(), lock_turn.number);

@@ -93,7 +93,8 @@ begin
     select h.run_id
       from unnest(beat.runs, beat.fences) as h (run_id, fence)
      where not exists (select from durable_internal.lease l
-                        where l.run_id = h.run_id and l.fence = h.fence);
+                        where l.run_id = any (array[h.run_id])  -- by its index: see commit()
+                          and l.fence = h.fence);
 end
 $$;
 
