@@ -6,6 +6,7 @@
 -- MultiXact each time. The reaper takes the same lock exclusively, marks the worker dead and only
 -- then takes its leases, so no claim can add a lease to a dead worker. Looking comes after locking, in
 -- a statement of its own. First in a turn, because a reaper holds it while it takes leases.
+-- By the index: while a snapshot is held, each beat leaves a dead row that a scan of the table would pass.
 -- Raises DJ005: declared dead.
 create or replace function durable_internal.lock_turn(worker_id uuid, number int)
 returns void

@@ -217,7 +217,7 @@ begin
     if not whole or coalesce(cardinality(done), 0) < cardinality(done_runs) then
         return query
         select c.run_id, exists (select from durable_internal.lease l
-                                  where l.run_id = c.run_id and l.fence = c.fence)
+                                  where l.run_id = any (array[c.run_id]) and l.fence = c.fence)
           from unnest(runs || done_runs, fences || done_fences) as c (run_id, fence)
          where c.run_id <> all (coalesce(mine, '{}') || coalesce(done, '{}'));
     end if;

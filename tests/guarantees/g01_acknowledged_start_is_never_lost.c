@@ -1,6 +1,6 @@
 /* Guarantee 1. A start that was acknowledged is never lost; one that rolled back never happened.
  *
- * Seen to fail: with synchronous_commit = off in the server, a crash lost the last acknowledged
+ * Not yet tried: with synchronous_commit = off in the server, a crash lost the last acknowledged
  * starts; with the warning of an unconfirmed commit passed over in db_exec(), the last test got a
  * success. */
 #include "support.h"

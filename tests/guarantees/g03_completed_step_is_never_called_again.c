@@ -2,8 +2,9 @@
  * any later attempt, retry or worker. A worker is killed at each named point of the claim and
  * commit paths; the runs complete, on another worker.
  *
- * Seen to fail: with the handler going on before its step's commit was answered (run_park returning
- * at once), steps committed later were called again after kills at turn.composed and turn.sent. */
+ * Not yet tried: with the handler going on before its step's commit was answered (run_park
+ * returning at once), steps committed later were called again after kills at turn.composed and
+ * turn.sent. */
 #include "support.h"
 
 #include <signal.h>

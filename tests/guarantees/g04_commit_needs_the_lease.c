@@ -1,8 +1,8 @@
 /* Guarantee 4. A result is committed only under a live lease: a worker that lost it changes
  * nothing.
  *
- * Seen to fail: with commit() comparing runs but not fences, the stopped worker's step and end were
- * committed over its heir's. */
+ * Not yet tried: with commit() comparing runs but not fences, the stopped worker's step and end
+ * were committed over its heir's. */
 #include "support.h"
 
 #include <signal.h>

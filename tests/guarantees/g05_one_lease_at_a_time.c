@@ -1,7 +1,7 @@
 /* Guarantee 5. At most one live lease on a run at any time; a worker that was declared dead gets
  * none.
  *
- * Seen to fail: with bury() not taking the worker's advisory lock, the claim in flight leased to
+ * Not yet tried: with bury() not taking the worker's advisory lock, the claim in flight leased to
  * the dead worker; with the reaper deleting leases joined with an old beat, the living worker's
  * leases went. */
 #include "support.h"

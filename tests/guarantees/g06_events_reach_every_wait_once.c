@@ -1,7 +1,7 @@
 /* Guarantee 6. An event reaches every run that waits for its name and key, each once; a wait takes
  * one event, a run takes an event once. It may come before the wait.
  *
- * Seen to fail: with begin_wait() leaving no inbox row (the sender's side looking alone), waits of
+ * Not yet tried: with begin_wait() leaving no inbox row (the sender's side looking alone), waits of
  * the race stayed for ever; with event_for() not looking at deliveries, one event ended both waits
  * of a run. */
 #include "support.h"

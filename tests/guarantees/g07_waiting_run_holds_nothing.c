@@ -1,7 +1,7 @@
 /* Guarantee 7. A waiting run holds no worker, thread, connection or memory outside PostgreSQL; and
  * how many bytes it is in it.
  *
- * Seen to fail: with dj_wait_for_event() parking the handler's stack instead of leaving, in_hand
+ * Not yet tried: with dj_wait_for_event() parking the handler's stack instead of leaving, in_hand
  * stayed at 200. */
 #include "support.h"
 

@@ -1,7 +1,7 @@
 /* Guarantee 8. Every run ends, or shows what it waits for and until when. A run whose worker died
  * is taken up by another.
  *
- * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with
+ * Not yet tried: with reap() doing nothing, the killed worker's run stayed `running`; with
  * charge_crash() not counting, the run that kills its workers went on for ever. */
 #include "support.h"
 

@@ -1,7 +1,7 @@
 /* Guarantee 10. A cancelled run commits nothing more and starts no step once its worker knows,
  * within 5 s.
  *
- * Seen to fail: with cancel leaving the lease, the step in hand was committed and the next one
+ * Not yet tried: with cancel leaving the lease, the step in hand was committed and the next one
  * called; with commit() waiting for lease rows instead of passing over held ones, the neighbours of
  * an open cancel stood still. */
 #include "support.h"

@@ -1,7 +1,7 @@
 /* Guarantee 11, for dj_step_tx: what the step does over its connection happens exactly once,
  * whatever dies when.
  *
- * Seen to fail: with the step's row committed in a turn of its own instead of the user's
+ * Not yet tried: with the step's row committed in a turn of its own instead of the user's
  * transaction, a kill between the two gave two transfers. */
 #include "support.h"
 

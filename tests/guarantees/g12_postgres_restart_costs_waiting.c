@@ -1,9 +1,9 @@
 /* Guarantee 12. A PostgreSQL restart costs waiting, not work: processes reconnect by themselves,
  * and no attempt is spent.
  *
- * Seen to fail: with turns dropping their runs at a broken connection instead of saying them again,
- * runs were called anew in another attempt; without reconcile(), runs of lost claim answers stayed
- * leased for ever. */
+ * Not yet tried: with turns dropping their runs at a broken connection instead of saying them
+ * again, runs were called anew in another attempt; without reconcile(), runs of lost claim answers
+ * stayed leased for ever. */
 #include "support.h"
 
 #include <signal.h>
