@@ -101,9 +101,9 @@ create table durable_internal.lane_mark (
 create table durable_internal.mark_state (
     singleton boolean primary key default true check (singleton),
     last_seq bigint not null,
-    next_xid xid8 not null
+    own_xid xid8 not null
 );
-insert into durable_internal.mark_state (last_seq, next_xid) values (0, '0');
+insert into durable_internal.mark_state (last_seq, own_xid) values (0, '0');
 create table durable_internal.mark_pending (
     xid xid8 primary key,
     low_seq bigint not null

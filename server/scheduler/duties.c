@@ -108,8 +108,8 @@ static dj_status move_marks(struct scheduler *scheduler, bool *ret_more) {
     params_add_int8(&params, MARK_STEP);
     dj_status status = db_exec_prepared(scheduler->conn, &CALL_MOVE_MARKS, &params, &rows);
     params_done(&params);
-    *ret_more = false;
-    return status;
+    DJ_TRY(status);
+    return rows_bool(rows, 0, 0, ret_more);
 }
 
 static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
