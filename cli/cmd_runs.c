@@ -86,9 +86,7 @@ static dj_status start_params(struct db_params *params, const struct start_flags
 }
 
 /* --wait: until the run ends. Its end decides the exit status. */
-static dj_status wait_for_end(PGconn *conn, const char *run_id, const char *wait) {
-    int64_t ms;
-    DJ_TRY(duration_parse("--wait", wait, &ms));
+static dj_status wait_for_end(PGconn *conn, const char *run_id, int64_t ms) {
     dj_client *client;
     AUTO(json) json_object *result = NULL;
     DJ_TRY(dj_client_wrap(conn, &client));
@@ -178,6 +176,10 @@ dj_status command_start(int argc, char **argv) {
     AUTO(pgresult) PGresult *rows = NULL;
     char id_text[DJ_ID_BYTES];
     struct uuid id;
+    int64_t wait_ms = 0;
+    if (flags.wait != NULL) {
+        DJ_TRY(duration_parse("--wait", flags.wait, &wait_ms));
+    }
     DJ_TRY(db_conn_open(flags.url, "durable", &conn));
     params_init(&params);
     dj_status status = start_params(&params, &flags, argv[first], payload);
@@ -190,7 +192,7 @@ dj_status command_start(int argc, char **argv) {
     }
     if (status == DJ_OK) {
         uuid_print(&id, id_text);
-        dj_status ended = flags.wait == NULL ? DJ_OK : wait_for_end(conn, id_text, flags.wait);
+        dj_status ended = flags.wait == NULL ? DJ_OK : wait_for_end(conn, id_text, wait_ms);
         if (flags.json || flags.wait != NULL) {
             status = show_run(conn, &id, flags.json);
         } else {

@@ -16,14 +16,11 @@ struct notes {
     bool commit_uncertain;
 };
 
-static _Thread_local bool unconfirmed; /* for db_conn_was_unconfirmed */
-
 static void on_notice(void *context, const PGresult *notice) {
     struct notes *notes = context;
     const char *function = PQresultErrorField(notice, PG_DIAG_SOURCE_FUNCTION);
     if (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0) {
         notes->commit_uncertain = true;
-        unconfirmed = true;
     }
 }
 
@@ -52,12 +49,6 @@ bool db_conn_commit_is_uncertain(PGconn *conn) {
         notes->commit_uncertain = false;
     }
     return uncertain;
-}
-
-bool db_conn_was_unconfirmed(void) {
-    bool was = unconfirmed;
-    unconfirmed = false;
-    return was;
 }
 
 dj_status db_conn_fail_uncertain(void) {
@@ -139,15 +130,10 @@ static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *a
     return DJ_OK;
 }
 
-static void forget_uncertainty(PGconn *conn) { /* what was before is not ours */
-    (void)db_conn_commit_is_uncertain(conn);
-    (void)db_conn_was_unconfirmed();
-}
-
 dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
                   PGresult **ret_rows) {
     DJ_TRY(params_status(params));
-    forget_uncertainty(conn);
+    (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecParams(conn, call->sql, params->count, call->param_types,
                                   params_values(params), params->lengths, params->formats,
@@ -170,7 +156,7 @@ dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call
 dj_status db_exec_prepared(PGconn *conn, const struct db_call *call, const struct db_params *params,
                            PGresult **ret_rows) {
     DJ_TRY(params_status(params));
-    forget_uncertainty(conn);
+    (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecPrepared(conn, call->name, params->count, params_values(params),
                                     params->lengths, params->formats, /* resultFormat= */ 1),

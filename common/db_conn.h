@@ -24,10 +24,6 @@ void db_conn_close(PGconn *conn); /* accepts NULL */
  * connection that db_conn_open has not made. */
 bool db_conn_commit_is_uncertain(PGconn *conn);
 
-/** The same for whichever connection was answered last on this thread. Only for
- * a thread with a single one: on the loop, connections' answers interleave. */
-bool db_conn_was_unconfirmed(void);
-
 /** DJ_UNAVAILABLE, in the words for such a commit. */
 dj_status db_conn_fail_uncertain(void);
 

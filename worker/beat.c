@@ -43,6 +43,9 @@ static dj_status read_lost(dj_worker *worker, const PGresult *rows) {
 static void beat_done(struct db_batch *batch) {
     dj_worker *worker = batch->context;
     worker->beating = false;
+    if (!worker->registered) {
+        return; /* it was of a life that is over */
+    }
     if (batch->status == DJ_LEASE_LOST) {
         log_warning("worker.declared_dead", "reason", batch->message);
         worker_lose_all(worker);

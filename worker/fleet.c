@@ -559,6 +559,7 @@ dj_status dj_worker_run(dj_worker *worker) {
         return dj_fail(DJ_NO_MEMORY, "cannot start the worker's events");
     }
     (void)event_base_dispatch(worker->base);
+    worker->registered = false; /* a beat on its way is of no interest now */
     bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000);
     db_pipeline_close(&worker->control);
     lines_close(worker);

@@ -85,7 +85,7 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     tx->in_doubt = true;
     status = tx_command(conn, "commit");
     FAILPOINT("step_tx.after_commit");
-    if (status == DJ_OK && db_conn_was_unconfirmed()) {
+    if (status == DJ_OK && db_conn_commit_is_uncertain(conn)) {
         return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby");
     }
     tx->in_doubt = status != DJ_OK && PQstatus(conn) != CONNECTION_OK;

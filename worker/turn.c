@@ -344,7 +344,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
 
 /* One run's values are refused by the database itself. The run fails, in plain words, and its
  * neighbours go on. */
-static void turn_refuse(struct worker_line *line, dj_run *run, const char *reason) {
+static void turn_refuse(dj_run *run, const char *reason) {
     json_object *error = json_object_new_object();
     json_object_object_add(error, "name", json_object_new_string("ResultRefused"));
     json_object_object_add(error, "message", json_object_new_string(reason));
@@ -362,7 +362,6 @@ static void turn_refuse(struct worker_line *line, dj_run *run, const char *reaso
     run->result = text == NULL ? NULL : strdup(text);
     logs_free(run);
     json_object_put(detail);
-    (void)line;
 }
 
 /* The database refuses a value of some run: halve until one run is left, and fail that. */
@@ -377,7 +376,7 @@ static void turn_split(struct worker_line *line, const char *reason) {
     line->ops_max = ops > 1 ? (ops + 1) / 2 : 1;
     if (single != NULL && !(single->op == OP_OTHER && strcmp(single->kind, "fail") == 0)) {
         log_error("run.refused", "run", single->id_text, "reason", reason);
-        turn_refuse(line, single, reason);
+        turn_refuse(single, reason);
     } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go
                               on trying */
         log_error("turn.refused", "reason", reason);

@@ -42,8 +42,9 @@ typedef struct dj_start_options {
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_client_open(const char *conninfo, dj_client **ret_client);
 
 /** Makes a client over your own connection, which stays yours and must outlive the client. Its
- * calls take part in your open transaction. A database error aborts that transaction, as any
- *  statement's does. */
+ *  calls take part in your open transaction. A database error aborts that transaction, as any
+ *  statement's does. That a commit did not wait for its synchronous standby is told by a warning,
+ *  to the notice receiver of the connection: yours, here. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_client_wrap(PGconn *conn, dj_client **ret_client);
 
 /** Frees the client, and closes its connection where it is its own. NULL is allowed. */

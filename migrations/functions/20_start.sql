@@ -30,11 +30,12 @@ $$;
 -- WHERE says no, keeps the holder until we have looked, in a statement of its own: in the
 -- same statement the winner's row would not be seen. The loop ends unless the key is released
 -- between the two. In a REPEATABLE READ transaction of the caller a winner it cannot see raises 40001.
+-- By indexes only: a plan made while a week of `run` was empty would read it whole later.
 -- Locks: the key's row. Called by start_run; raises DJ002.
 create or replace function durable_internal.take_key(namespace_id int, key text, ttl interval, new_id uuid,
                                                      job text, payload jsonb, restart boolean)
 returns uuid
-language plpgsql volatile
+language plpgsql volatile set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -17,14 +17,14 @@ as $$
 #variable_conflict use_column
 declare
     due durable_internal.timer[];
-    since timestamptz := case when back_s < 0 then '-infinity'::timestamptz
-                              else clock_timestamp() - back_s * interval '1 second' end;
+    now_at timestamptz := clock_timestamp();  -- not called in a condition: a volatile value is none of an index
+    begin_at timestamptz := case when back_s < 0 then '-infinity' else now_at - back_s * interval '1 second' end;
     one record;
 begin
     promoted := 0;
     with next as materialized (
         select t.ctid from durable_internal.timer t
-         where t.due_at > since and t.due_at <= clock_timestamp()
+         where t.due_at > begin_at and t.due_at <= now_at
            and t.kind in ('start', 'retry', 'step_retry', 'sleep')
          order by t.due_at
          limit promote_due.most
@@ -42,7 +42,8 @@ begin
         select t.run_id, t.position, t.attempt, t.fence, t.worker_id, t.since, clock_timestamp(), t.name,
                'sleep'
           from unnest(due) as t
-         where t.kind = 'sleep';
+         where t.kind = 'sleep'
+            on conflict (run_id, position) do nothing;  -- one run's odd row must not keep the others
         insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at, worker_id,
                                             lane_id, attempt, remembered, bytes, crashes, resumed, deadline)
         select t.run_id, nextval('durable_internal.order_seq'), t.fence, t.started_at, t.attempt_started_at,
@@ -55,7 +56,7 @@ begin
     for one in
         select t.run_id, t.kind, t.wait_id
           from durable_internal.timer t
-         where t.due_at > since and t.due_at <= clock_timestamp()
+         where t.due_at > begin_at and t.due_at <= now_at
            and t.kind in ('wait_timeout', 'run_timeout')
          order by t.due_at
          limit promote_due.most
@@ -71,10 +72,11 @@ begin
         promoted := promoted + 1;
     end loop;
 
-    select ceil(extract(epoch from t.due_at - clock_timestamp()) * 1000)
+    now_at := clock_timestamp();
+    select ceil(extract(epoch from t.due_at - now_at) * 1000)
       into due_in_ms
       from durable_internal.timer t
-     where t.due_at > since and t.due_at < clock_timestamp() + interval '1 hour'
+     where t.due_at > begin_at and t.due_at < now_at + interval '1 hour'
      order by t.due_at
      limit 1;
     due_in_ms := case when due_in_ms < 0 then 0 else due_in_ms end;  -- null: no timer in sight

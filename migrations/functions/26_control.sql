@@ -97,6 +97,7 @@ $$;
 create or replace function durable_internal.cancel_run(namespace_id int, run_id uuid, reason text)
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     l durable_internal.lease;
@@ -132,6 +133,7 @@ $$;
 create or replace function durable_internal.retry_run(namespace_id int, run_id uuid, max_attempts int)
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -139,12 +141,13 @@ declare
     k record;
     l durable_internal.lease;
     base int;
+    parked text := 'version';  -- no constant: the index of all parked runs is not for finding one
 begin
     perform durable_internal.check_run(namespace_id, run_id);
     perform durable_internal.check_count('max_attempts', max_attempts, 1, 1000000);
 
     update durable_internal.timer t set kind = 'step_retry', due_at = clock_timestamp(), detail = null
-     where t.run_id = retry_run.run_id and t.kind = 'version';
+     where t.run_id = retry_run.run_id and t.kind = parked;
     if found then
         perform durable_internal.wake_scheduler();
         return true;
@@ -227,6 +230,7 @@ create or replace function durable_internal.reschedule_run(namespace_id int, run
                                                            scheduled_at timestamptz)
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -160,6 +160,7 @@ select w.id, w.name, w.pid, w.version,
 create or replace function durable.why(run_id uuid)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

@@ -5,6 +5,7 @@
 create or replace function durable.timeline(run_id uuid)
 returns table (at timestamptz, kind text, name text, attempt int, duration_ms double precision, detail jsonb)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin

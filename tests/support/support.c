@@ -29,6 +29,19 @@ void sleep_ms(int ms) {
     (void)nanosleep(&rest, NULL);
 }
 
+void check_calls(PGconn *conn) {
+    assert_int_equal(sql_int(conn, "select count(*) from effect e join durable.steps s on s.run_id "
+                                   "= e.run_id and s.name = e.step "
+                                   "where e.at > s.committed_at"),
+                     0);
+    assert_int_equal(
+        sql_int(conn,
+                "select count(*) from effect a join effect b using (run_id) where a.at > b.at "
+                "and a.step ~ '^s\\d' and b.step ~ '^s\\d' "
+                "and substr(a.step, 2)::int < substr(b.step, 2)::int"),
+        0);
+}
+
 static const char *env(const char *name) {
     const char *value = getenv(name);
     if (value == NULL) {
@@ -263,12 +276,60 @@ int end_process(pid_t pid, int signal) {
     return wait_process(pid, 30);
 }
 
+static void read_file(const char *path, char *text, size_t size) {
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    size_t length = fread(text, 1, size - 1, file);
+    text[length] = '\0';
+    assert_true(feof(file) != 0);
+    (void)fclose(file);
+    (void)unlink(path);
+}
+
+static void run_said(struct said *said, const char *command) {
+    char out[64], err[64], *whole = NULL;
+    (void)snprintf(out, sizeof out, "/tmp/durable-test-%d.out", (int)getpid());
+    (void)snprintf(err, sizeof err, "/tmp/durable-test-%d.err", (int)getpid());
+    assert_true(asprintf(&whole, "{ %s; } >%s 2>%s", command, out, err) >= 0);
+    int status = system(whole);
+    free(whole);
+    assert_true(WIFEXITED(status));
+    said->status = WEXITSTATUS(status);
+    read_file(out, said->out, sizeof said->out);
+    read_file(err, said->err, sizeof said->err);
+}
+
+static char *print_list(const char *format, va_list list) __attribute__((format(printf, 1, 0)));
+static char *print_list(const char *format, va_list list) {
+    char *text = NULL;
+    assert_true(vasprintf(&text, format, list) >= 0);
+    return text;
+}
+
+void shell_said(struct said *said, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    char *command = print_list(format, list);
+    va_end(list);
+    run_said(said, command);
+    free(command);
+}
+
+void durable(struct said *said, const char *url, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    char *arguments = print_list(format, list);
+    va_end(list);
+    shell_said(said, "DURABLE_DATABASE_URL='%s' %s/cli/durable %s", url, env("DURABLE_BUILD"),
+               arguments);
+    free(arguments);
+}
+
 static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void shell(const char *format, ...) {
-    char *command = NULL;
     va_list arguments;
     va_start(arguments, format);
-    assert_true(vasprintf(&command, format, arguments) >= 0);
+    char *command = print_list(format, arguments);
     va_end(arguments);
     int status = system(command);
     if (status != 0) {

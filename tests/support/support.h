@@ -40,6 +40,10 @@ bool is_blocked(PGconn *watcher, PGconn *session);
 
 void sleep_ms(int ms);
 
+/** Looks at the table `effect`, where the steps s1, s2 … of the test module write each call: none
+ * was called after it was committed, and none after a later one of its run had begun. */
+void check_calls(PGconn *conn);
+
 /** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url.
  * `failpoint` may be NULL; arguments end with NULL. Workers get the test module. */
 pid_t spawn(const char *url, const char *failpoint, const char *program, ...)
@@ -51,6 +55,19 @@ pid_t spawn_scheduler(const char *url);
 int end_process(pid_t pid, int signal);
 /** Waits for its end by itself, for up to `seconds`. */
 int wait_process(pid_t pid, double seconds);
+
+/** What a command of the shell said. */
+struct said {
+    int status; /**< its exit status */
+    char out[65536], err[8192];
+};
+
+/** Runs a command (printf-like) in the shell, and waits for it. */
+void shell_said(struct said *said, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/** … and `durable` with its arguments, on a database. */
+void durable(struct said *said, const char *url, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /** A private PostgreSQL, for tests that crash it. Its database is migrated. */
 struct cluster {

@@ -1,0 +1,246 @@
+/* The commands of `durable`: what they print, as text and as JSON, and how they refuse. */
+#include "support.h"
+
+#include <json-c/json.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *url;
+static PGconn *conn;
+static struct said said;
+
+static int setup(void **state) {
+    (void)state;
+    url = database_new();
+    conn = connect_to(url);
+    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
+              "clock_timestamp())");
+    return 0;
+}
+
+#define DURABLE_OK(...)                                                                            \
+    do {                                                                                           \
+        durable(&said, url, __VA_ARGS__);                                                          \
+        if (said.status != 0) {                                                                    \
+            fail_msg("%s: %d, %s", #__VA_ARGS__, said.status, said.err);                           \
+        }                                                                                          \
+        assert_string_equal(said.err, "");                                                         \
+    } while (0)
+
+/* The text of a field of what was printed, by a path such as "/runs/0/status"; the test fails where
+ * it is not JSON or the field is not there. */
+static const char *field(const char *path) {
+    static json_object *kept;
+    json_object *value;
+    json_object_put(kept);
+    kept = json_tokener_parse(said.out);
+    if (kept == NULL) {
+        fail_msg("not JSON: %s", said.out);
+    }
+    if (json_pointer_get(kept, path, &value) != 0) {
+        fail_msg("no %s in %s", path, said.out);
+    }
+    return value == NULL ? "null" : json_object_get_string(value);
+}
+
+/* The id that a start or an event printed, alone in its line. */
+static const char *printed_id(void) {
+    assert_int_equal(strlen(said.out), 37);
+    said.out[36] = '\0';
+    return said.out;
+}
+
+static void a_start_prints_the_runs_id_and_its_key_finds_it_again(void **state) {
+    char id[40];
+    (void)state;
+    DURABLE_OK("start greet '{\"to\": \"Ada\"}' --key k --queue mail --priority 7 --max-attempts 2 "
+               "--ttl 1h --timeout 2h --tag team=a --tag kind=b --concurrency-key c --at "
+               "2020-01-01T00:00:00Z");
+    (void)snprintf(id, sizeof id, "%s", printed_id());
+    assert_string_equal(
+        sql_text(conn,
+                 "select concat_ws(' ', job, payload, queue, priority, max_attempts, "
+                 "tags, concurrency_key, status) from durable.runs where id = '%s'",
+                 id),
+        "greet {\"to\": \"Ada\"} mail 7 2 {\"kind\": \"b\", \"team\": \"a\"} c queued");
+    DURABLE_OK("start greet '{\"to\": \"Ada\"}' --key k --queue mail");
+    assert_string_equal(printed_id(), id);
+    DURABLE_OK("start greet '{\"to\": \"Ada\"}' --key k --json");
+    assert_string_equal(field("/id"), id);
+    assert_string_equal(field("/payload/to"), "Ada");
+    assert_string_equal(field("/idempotencyKey"), "k");
+}
+
+static void a_run_is_shown_with_its_timeline(void **state) {
+    pid_t scheduler = spawn_scheduler(url), worker = spawn_worker(url, NULL);
+    char id[40];
+    (void)state;
+    DURABLE_OK("start waits");
+    (void)snprintf(id, sizeof id, "%s", printed_id());
+    wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", id);
+    DURABLE_OK("run %s", id);
+    assert_non_null(strstr(said.out, "status   waiting\n"));
+    assert_non_null(strstr(said.out, "why      "));
+    DURABLE_OK("event go '{\"n\": 1}'");
+    assert_string_equal(printed_id(), sql_text(conn, "select id from durable.events"));
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    DURABLE_OK("run %s", id);
+    assert_non_null(strstr(said.out, "status   completed\n"));
+    const char *step = strstr(said.out, "step          before");
+    const char *event = strstr(said.out, "event");
+    const char *end = strstr(said.out, "└");
+    assert_true(step != NULL && event != NULL && end != NULL && step < event && event < end);
+    assert_non_null(strstr(end, "completed"));
+    DURABLE_OK("run %s --json", id);
+    assert_string_equal(field("/status"), "completed");
+    assert_string_equal(field("/result/payload/n"), "1");
+    assert_string_equal(field("/timeline/0/kind"), "started");
+    DURABLE_OK("start noop --wait 20s --json");
+    assert_string_equal(field("/status"), "completed");
+    durable(&said, url, "start fails-permanently --wait 20s");
+    assert_int_equal(said.status, 10); /* how the run ended */
+    assert_non_null(strstr(said.out, "status   failed\n"));
+    DURABLE_OK("workers --json");
+    assert_string_equal(field("/workers/0/status"), "alive");
+    DURABLE_OK("workers");
+    assert_non_null(strstr(said.out, "alive"));
+    (void)end_process(worker, SIGTERM);
+    (void)end_process(scheduler, SIGTERM);
+}
+
+static void runs_are_listed_newest_first_and_by_what_is_asked(void **state) {
+    (void)state;
+    for (int n = 1; n <= 3; n++) {
+        sql(conn, "select durable.start('listed', '{\"n\": %d}')", n);
+        sleep_ms(2); /* an id's order is by the millisecond */
+    }
+    DURABLE_OK("runs --job listed --json");
+    assert_string_equal(field("/runs/0/payload/n"), "3");
+    assert_string_equal(field("/runs/2/payload/n"), "1");
+    DURABLE_OK("runs --job listed --limit 1");
+    assert_string_equal(strrchr(said.out, '\n'), "\n");
+    int lines = 0;
+    for (const char *at = said.out; *at != '\0'; at++) {
+        lines += *at == '\n';
+    }
+    assert_int_equal(lines, 2); /* the heading, and one */
+    DURABLE_OK("runs --status cancelled --json");
+    assert_string_equal(field("/runs"), "[ ]");
+    DURABLE_OK("runs --job listed --queue mail --json");
+    assert_string_equal(field("/runs"), "[ ]");
+}
+
+static void a_run_is_cancelled_and_goes_on(void **state) {
+    char id[40];
+    (void)state;
+    (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('nobody')"));
+    DURABLE_OK("cancel %s --reason 'not now' --json", id);
+    assert_string_equal(field("/cancelled"), "true");
+    assert_string_equal(
+        sql_text(conn, "select error ->> 'message' from durable.runs where id = '%s'", id),
+        "not now");
+    DURABLE_OK("cancel %s --json", id);
+    assert_string_equal(field("/cancelled"), "false");
+    DURABLE_OK("retry %s --json", id);
+    assert_string_equal(field("/retried"), "true");
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
+}
+
+static void a_queue_is_paused_and_resumed(void **state) {
+    (void)state;
+    sql(conn, "select durable.start('nobody', queue => 'slow')");
+    DURABLE_OK("queues pause slow --json");
+    assert_int_equal(sql_int(conn, "select paused from durable.queues where name = 'slow'"), 1);
+    DURABLE_OK("queues");
+    assert_non_null(strstr(said.out, "slow"));
+    DURABLE_OK("queues resume slow");
+    assert_int_equal(sql_int(conn, "select paused from durable.queues where name = 'slow'"), 0);
+}
+
+static void every_command_has_help(void **state) {
+    static const char *const commands[] = { "dev",  "migrate", "start", "event",  "run",
+                                            "runs", "cancel",  "retry", "queues", "workers" };
+    (void)state;
+    DURABLE_OK("--help");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        DURABLE_OK("--help");
+        assert_non_null(strstr(said.out, commands[i]));
+        DURABLE_OK("%s --help", commands[i]);
+        assert_non_null(strstr(said.out, "Usage: durable "));
+        assert_non_null(strstr(said.out, "--"));
+    }
+    DURABLE_OK("--version");
+}
+
+static void what_is_wrong_is_named_and_changes_nothing(void **state) {
+    static const struct {
+        const char *arguments;
+        int status;
+        const char *named;
+    } rows[] = {
+        { "nothing", 2, "'nothing'" },
+        { "start", 2, "JOB" },
+        { "start 'a b'", 2, "job 'a b'" },
+        { "start a '{x'", 2, "PAYLOAD, at byte 1" },
+        { "start a '[1e131071]'", 2, "PAYLOAD" },
+        { "start a --ttl soon --key k", 2, "--ttl 'soon'" },
+        { "start a --timeout -1s", 2, "--timeout" },
+        { "start a --max-attempts 0", 2, "--max-attempts" },
+        { "start a --priority many", 2, "--priority" },
+        { "start a --at soon", 2, "soon" },
+        { "start a --tag x", 2, "--tag x" },
+        { "start a --what", 2, "--what" },
+        { "start a '{}' more", 2, "too many" },
+        { "start a --key ''", 2, "idempotency_key" },
+        { "start a --wait soon", 2, "--wait 'soon'" },
+        { "event 'a b'", 2, "name 'a b'" },
+        { "event a '{\"a\":}'", 2, "PAYLOAD" },
+        { "event a --correlation-key ''", 2, "correlation_key" },
+        { "run xyz", 2, "ID 'xyz'" },
+        { "run 01900000-0000-7000-8000-000000000000", 4, "durable runs" },
+        { "cancel 01900000-0000-7000-8000-000000000000", 4, "01900000" },
+        { "retry 01900000-0000-7000-8000-000000000000", 4, "01900000" },
+        { "retry 01900000-0000-7000-8000-000000000000 --max-attempts 0", 2, "--max-attempts" },
+        { "runs --status bad", 2, "--status bad" },
+        { "runs --limit 0", 2, "--limit" },
+        { "queues stop x", 2, "'stop'" },
+        { "queues pause 'a b'", 2, "'a b'" },
+        { "workers extra", 2, "too many" },
+        { "runs --database-url postgresql://nobody@127.0.0.1:1/none", 8, "127.0.0.1" },
+        { "runs --database-url 'nonsense=1'", 2, "postgresql://" },
+    };
+    const char *census = "select concat_ws(' ', (select count(*) from durable_internal.run), "
+                         "(select count(*) from durable_internal.event), "
+                         "(select count(*) from durable_internal.idempotency_key), "
+                         "(select count(*) from durable_internal.queue where paused))";
+    char before[64];
+    (void)state;
+    (void)snprintf(before, sizeof before, "%s", sql_text(conn, "%s", census));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        durable(&said, url, "%s", rows[i].arguments);
+        if (said.status != rows[i].status || strstr(said.err, rows[i].named) == NULL) {
+            fail_msg("durable %s: %d, %s", rows[i].arguments, said.status, said.err);
+        }
+        assert_string_equal(said.out, "");
+        assert_ptr_equal(strchr(said.err, '\n'), strrchr(said.err, '\n')); /* one line */
+    }
+    assert_string_equal(sql_text(conn, "%s", census), before);
+    durable(&said, "", "runs");
+    assert_int_equal(said.status, 2);
+    assert_non_null(strstr(said.err, "DURABLE_DATABASE_URL"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_start_prints_the_runs_id_and_its_key_finds_it_again),
+        cmocka_unit_test(a_run_is_shown_with_its_timeline),
+        cmocka_unit_test(runs_are_listed_newest_first_and_by_what_is_asked),
+        cmocka_unit_test(a_run_is_cancelled_and_goes_on),
+        cmocka_unit_test(a_queue_is_paused_and_resumed),
+        cmocka_unit_test(every_command_has_help),
+        cmocka_unit_test(what_is_wrong_is_named_and_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
