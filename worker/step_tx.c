@@ -81,7 +81,7 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     if (again) { /* an earlier try was committed after all: this one's SQL must not be */
         return tx_command(conn, "rollback");
     }
-    FAILPOINT("step_tx.before_commit");
+    FAILPOINT_SOCKET("step_tx.before_commit", PQsocket(conn));
     tx->in_doubt = true;
     status = tx_command(conn, "commit");
     FAILPOINT("step_tx.after_commit");

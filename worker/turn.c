@@ -511,9 +511,9 @@ void turn_start(struct worker_line *line) {
         line->turning = true;
         FAILPOINT("turn.composed");
         db_pipeline_send(&line->pipeline, calls, params, count, turn_done, line);
-        FAILPOINT("turn.sent");
+        FAILPOINT_SOCKET("turn.sent", PQsocket(line->pipeline.conn));
         if (committing) {
-            FAILPOINT("commit.sent");
+            FAILPOINT_SOCKET("commit.sent", PQsocket(line->pipeline.conn));
         }
     } else { /* nothing was sent and nothing is lost: the next tick tries again */
         log_warning("turn.delayed", "reason", dj_error_message());

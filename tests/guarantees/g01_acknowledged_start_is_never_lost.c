@@ -1,8 +1,8 @@
 /* Guarantee 1. A start that was acknowledged is never lost; one that rolled back never happened.
  *
- * Not yet tried: with synchronous_commit = off in the server, a crash lost the last acknowledged
- * starts; with the warning of an unconfirmed commit passed over in db_exec(), the last test got a
- * success. */
+ * Seen to fail: with start_run() setting synchronous_commit to off, a crash lost starts that had
+ * been acknowledged; with db_answer() passing over the warning of an unconfirmed commit, the start
+ * without its standby got DJ_OK. */
 #include "support.h"
 
 #include <durable/client.h>

@@ -1,8 +1,7 @@
 /* Guarantee 4. A result is committed only under a live lease: a worker that lost it changes
  * nothing.
  *
- * Not yet tried: with commit() comparing runs but not fences, the stopped worker's step and end
- * were committed over its heir's. */
+ * Seen to fail: with commit() comparing runs but not fences, a stale fence's step was stored. */
 #include "support.h"
 
 #include <signal.h>

@@ -1,9 +1,10 @@
 /* Guarantee 5. At most one live lease on a run at any time; a worker that was declared dead gets
  * none.
  *
- * Not yet tried: with bury() not taking the worker's advisory lock, the claim in flight leased to
- * the dead worker; with the reaper deleting leases joined with an old beat, the living worker's
- * leases went. */
+ * Seen to fail: with bury() not taking the worker's advisory lock, the reaper did not wait for the
+ * claim in flight; with the reaper not looking at the beat again after it had waited, it buried a
+ * living worker; without ending sessions, the frozen one's worker stayed alive; with claim() not
+ * passing over what others hold, two claims waited for one another until the test's time was up. */
 #include "support.h"
 
 #include <string.h>

@@ -1,8 +1,9 @@
 /* Guarantee 8. Every run ends, or shows what it waits for and until when. A run whose worker died
  * is taken up by another.
  *
- * Not yet tried: with reap() doing nothing, the killed worker's run stayed `running`; with
- * charge_crash() not counting, the run that kills its workers went on for ever. */
+ * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with nobody
+ * charged for crashes, the run that kills its workers went on, and the tests after it found their
+ * worker dead. */
 #include "support.h"
 
 #include <signal.h>

@@ -1,9 +1,9 @@
 /* Guarantee 10. A cancelled run commits nothing more and starts no step once its worker knows,
  * within 5 s.
  *
- * Not yet tried: with cancel leaving the lease, the step in hand was committed and the next one
- * called; with commit() waiting for lease rows instead of passing over held ones, the neighbours of
- * an open cancel stood still. */
+ * Seen to fail: with a cancel leaving the lease, the step in hand was committed; with commit()
+ * waiting for leases that are held instead of passing over them, the neighbours of an open cancel
+ * stood still. */
 #include "support.h"
 
 #include <signal.h>
