@@ -26,8 +26,7 @@ static int setup(void **state) {
     }
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
-              "clock_timestamp())");
+    record_calls(conn);
     (void)spawn_scheduler(url);
     return 0;
 }

@@ -127,8 +127,7 @@ static void it_goes_on_with_what_was_there_however_it_was_ended(void **state) {
         PGconn *conn = connect_to(database_url());
         assert_true(left_behind() > 0);
         if (i == 0) {
-            sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz "
-                      "default clock_timestamp())");
+            record_calls(conn);
             (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('waits')"));
         }
         wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", id);

@@ -17,8 +17,7 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
-              "clock_timestamp())");
+    record_calls(conn);
     (void)spawn_scheduler(url);
     return 0;
 }

@@ -16,8 +16,7 @@ static int setup(void **state) {
     (void)state;
     cluster_start(&cluster);
     conn = connect_to(cluster.url);
-    sql(conn, "create table effect (run_id uuid, step text, attempt int, at timestamptz default "
-              "clock_timestamp())");
+    record_calls(conn);
     return 0;
 }
 

@@ -40,8 +40,11 @@ bool is_blocked(PGconn *watcher, PGconn *session);
 
 void sleep_ms(int ms);
 
-/** Looks at the table `effect`, where the steps s1, s2 … of the test module write each call: none
- * was called after it was committed, and none after a later one of its run had begun. */
+/** Makes the table `effect`, where the steps of the test module write each call. */
+void record_calls(PGconn *conn);
+
+/** Looks at it for the steps s1, s2 …: none was called after it was committed, and none after a
+ * later one of its run had begun. */
 void check_calls(PGconn *conn);
 
 /** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url.
