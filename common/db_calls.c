@@ -29,10 +29,12 @@ CALL(
     DB_TEXT_ARRAY);
 CALL(CALL_CLAIM, "claim", "select * from durable_internal.claim($1, $2, $3)", DB_UUID, DB_INT4,
      DB_INT4);
-CALL(CALL_BEAT, "beat", "select durable_internal.beat($1, $2, $3, $4)", DB_UUID, DB_UUID_ARRAY,
-     DB_INT8_ARRAY, DB_BOOL);
-CALL(CALL_RECONCILE, "reconcile", "select durable_internal.reconcile($1, $2, $3, $4)", DB_UUID,
-     DB_INT4, DB_UUID_ARRAY, DB_INT4_ARRAY);
+CALL(CALL_CLAIM_TURN, "claim_turn", "select * from durable_internal.claim_turn($1, $2, $3, $4, $5)",
+     DB_UUID, DB_INT4, DB_BOOL, DB_INT4, DB_INT4);
+CALL(CALL_BEAT, "beat", "select * from durable_internal.beat($1, $2, $3, $4)", DB_UUID,
+     DB_UUID_ARRAY, DB_INT8_ARRAY, DB_BOOL);
+CALL(CALL_RECONCILE, "reconcile", "select * from durable_internal.reconcile($1, $2, $3, $4, $5)",
+     DB_UUID, DB_INT4, DB_UUID_ARRAY, DB_INT8_ARRAY, DB_INT4_ARRAY);
 CALL(CALL_WORKER_LEAVE, "worker_leave", "select durable_internal.worker_leave($1)", DB_UUID);
 CALL(CALL_WORKER_CRASHED, "worker_crashed",
      "select durable_internal.worker_crashed($1, $2, $3, $4)", DB_UUID, DB_UUID, DB_INT8, DB_TEXT);
@@ -42,7 +44,7 @@ CALL(CALL_COMMIT_STEP_TX, "commit_step_tx",
 
 CALL(CALL_SCHEDULER_BEAT, "scheduler_beat",
      "select durable_internal.scheduler_beat($1::text::uuid, $2, $3)", DB_TEXT, DB_TEXT, DB_INT4);
-CALL(CALL_MATCH_EVENTS, "match_events", "select durable_internal.match_events($1)", DB_INT4);
+CALL(CALL_MATCH_TURN, "match_turn", "select durable_internal.match_turn($1)", DB_INT4);
 CALL(CALL_PROMOTE_DUE, "promote_due",
      "select promoted, due_in_ms from durable_internal.promote_due($1, $2)", DB_INT4, DB_INT4);
 const struct db_call CALL_REAP = { .name = "reap", .sql = "select durable_internal.reap()" };

@@ -46,7 +46,8 @@ create table durable_internal.namespace_role (
 -- decided by these numbers, never by a clock.
 create sequence durable_internal.order_seq as bigint cache 1;
 
--- Fences are never given twice, not even after a crash: a sequence only jumps forward.
+-- What was committed under a fence has it alone. Only a lease that a crash forgot may have had a number that is given
+-- again (claim_turn), so a worker's fence counts together with its id.
 create sequence durable_internal.fence_seq as bigint cache 1;
 
 -- 2: somebody idle listens, and a hint would help; 1: nobody does. A sequence, because its value is

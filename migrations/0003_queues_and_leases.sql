@@ -18,6 +18,7 @@ create table durable_internal.queue (
     dead_letter_queue text,
     primary key (namespace_id, name)
 );
+create index queue_paused on durable_internal.queue (namespace_id, name) where paused;
 
 -- What workers said of the jobs that they serve.
 create table durable_internal.job (
@@ -44,6 +45,7 @@ create table durable_internal.ready (
     crashes smallint not null default 0,
     resumed boolean not null default false,
     deadline boolean not null default false,
+    payload jsonb,  -- a small one, so that a first claim need not look for it in `run`; null: it is there only
     constraint ready_once primary key (run_id)
 );
 create index ready_in_order on durable_internal.ready (lane_id, seq);

@@ -14,6 +14,20 @@
 #include <signal.h>
 #include <unistd.h>
 
+/* What names the runs in hand, all of them: two parameters. */
+static void params_hand(struct db_params *params, const dj_worker *worker) {
+    params_array_begin(params, DB_UUID);
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        params_array_uuid(params, &run->id);
+    }
+    params_array_end(params);
+    params_array_begin(params, DB_INT8);
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        params_array_int8(params, run->fence);
+    }
+    params_array_end(params);
+}
+
 /* Runs that are parked until we are sure go on: their leases hold, or they are marked lost. */
 static void answer_asking(dj_worker *worker) {
     struct list runs;
@@ -27,12 +41,13 @@ static void answer_asking(dj_worker *worker) {
     worker_resume(worker, &runs, count);
 }
 
+/* Marks the runs that are not ours any more. None of them can have been claimed meanwhile: a lease
+ * is there before we hear of its run. */
 static dj_status read_lost(dj_worker *worker, const PGresult *rows) {
     for (int row = 0; row < PQntuples(rows); row++) {
-        struct uuid id;
-        DJ_TRY(rows_uuid(rows, row, 0, &id));
-        dj_run *run = worker_find(worker, &id);
-        if (run != NULL && run->claimed_ms < worker->beat_sent_ms) {
+        dj_run *run;
+        DJ_TRY(worker_find(worker, rows, row, &run));
+        if (run != NULL) {
             log_info("run.lost", "run", run->id_text);
             atomic_store(&run->lost, true);
         }
@@ -68,16 +83,7 @@ void beat_send(dj_worker *worker) {
     struct db_params params;
     params_init(&params);
     params_add_uuid(&params, &worker->id);
-    params_array_begin(&params, DB_UUID);
-    list_for_each(run, &worker->hand, dj_run, hand_link) {
-        params_array_uuid(&params, &run->id);
-    }
-    params_array_end(&params);
-    params_array_begin(&params, DB_INT8);
-    list_for_each(run, &worker->hand, dj_run, hand_link) {
-        params_array_int8(&params, run->fence);
-    }
-    params_array_end(&params);
+    params_hand(&params, worker);
     params_add_bool(&params, atomic_load(&worker->draining));
     if (params_status(&params) == DJ_OK) {
         const struct db_call *call = &CALL_BEAT;
@@ -169,17 +175,19 @@ static void reconcile_done(struct db_batch *batch) {
         worker_lose_all(worker);
         return;
     }
-    if (batch->status != DJ_OK) {
+    if (batch->status != DJ_OK || read_lost(worker, batch->results[0]) != DJ_OK) {
         log_warning("reconcile.failed", "reason", batch->message);
         return; /* worker->reconcile still stands: the next turn tries again */
     }
     worker->reconcile = false;
     worker->gone_pid_count = 0;
-    turn_hint(worker);
+    turn_hint(worker, /* event= */ false);
 }
 
-/* Tells the database which runs we have, all of them, so that what it granted in an answer that
- * never came goes back. Only while no claim is on its way: its runs would be given back too. */
+/* Tells the database which runs we have, all of them: what it granted in an answer that never came
+ * goes back, and it says which of ours a crash has made it forget. Before the next claim, because
+ * that might be given a forgotten fence again (claim_turn in 21_claim.sql). Only while no claim is
+ * on its way: its runs would be given back too. */
 void reconcile_send(struct worker_line *line) {
     dj_worker *worker = line->worker;
     for (int i = 0; i < worker->line_count; i++) {
@@ -191,11 +199,7 @@ void reconcile_send(struct worker_line *line) {
     params_init(&params);
     params_add_uuid(&params, &worker->id);
     params_add_int4(&params, worker->number);
-    params_array_begin(&params, DB_UUID);
-    list_for_each(run, &worker->hand, dj_run, hand_link) {
-        params_array_uuid(&params, &run->id);
-    }
-    params_array_end(&params);
+    params_hand(&params, worker);
     params_array_begin(&params, DB_INT4);
     for (int i = 0; i < worker->gone_pid_count; i++) {
         params_array_int4(&params, worker->gone_pids[i]);

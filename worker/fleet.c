@@ -5,6 +5,7 @@
 #include "common/bounds.h"
 #include "common/check.h"
 #include "common/db_conn.h"
+#include "common/db_rows.h"
 #include "common/duration.h"
 #include "common/log.h"
 #include "common/text.h"
@@ -110,13 +111,18 @@ static void spare_trim(dj_worker *worker, int64_t age_ms) {
 
 /* Runs in hand. On the loop. */
 
-dj_run *worker_find(dj_worker *worker, const struct uuid *id) {
+dj_status worker_find(dj_worker *worker, const PGresult *rows, int row, dj_run **ret_run) {
+    struct uuid id;
+    int64_t fence;
+    DJ_TRY(rows_uuid(rows, row, 0, &id));
+    DJ_TRY(rows_int8(rows, row, 1, &fence));
+    *ret_run = NULL;
     list_for_each(run, &worker->hand, dj_run, hand_link) {
-        if (uuid_equal(&run->id, id)) {
-            return run;
+        if (run->fence == fence && uuid_equal(&run->id, &id)) {
+            *ret_run = run;
         }
     }
-    return NULL;
+    return DJ_OK;
 }
 
 void worker_release(dj_worker *worker, dj_run *run) {
@@ -329,7 +335,7 @@ static void on_poll(evutil_socket_t fd, short what, void *context) {
     dj_worker *worker = context;
     (void)fd;
     (void)what;
-    turn_hint(worker);
+    turn_hint(worker, /* event= */ false);
     struct timeval next = timeval_of_ms(with_jitter(POLL_MS));
     (void)event_add(worker->poll_timer, &next);
 }

@@ -69,11 +69,12 @@ struct dj_worker {
         *linger_timer;
 
     struct worker_line lines[LINES_MAX];
-    bool work_hinted; /* there may be runs to claim */
-    bool work_flows;  /* the last answer was full: all lines may ask at once */
-    bool asked_again; /* the ask after a short answer was made */
-    uint32_t hints;   /* how many hints have come: one that came after an ask outlives its answer */
-    bool reconcile;   /* a claim's answer was lost: what it gave us has to be given back */
+    bool work_hinted;  /* there may be runs to claim */
+    bool event_hinted; /* there is an event to be matched */
+    bool work_flows;   /* the last answer was full: all lines may ask at once */
+    bool asked_again;  /* the ask after a short answer was made */
+    uint32_t hints; /* how many hints have come: one that came after an ask outlives its answer */
+    bool reconcile; /* a connection was lost, and with it perhaps a claim's answer, or a claim */
     bool reconciling;
     int gone_pids[LINES_MAX];
     int gone_pid_count;
@@ -125,7 +126,9 @@ struct timeval timeval_of_ms(int64_t ms);
 void worker_release(dj_worker *worker, dj_run *run); /* the run is not in hand any more */
 void worker_resume(dj_worker *worker, struct list *runs, int count);
 void worker_lose_all(dj_worker *worker); /* the database says that we are dead */
-dj_run *worker_find(dj_worker *worker, const struct uuid *id);
+/* The run in hand that these rows name by run and fence; NULL: none (any more). */
+MUST_CHECK dj_status worker_find(dj_worker *worker, const PGresult *rows, int row,
+                                 dj_run **ret_run);
 void worker_check_drained(dj_worker *worker);
 
 /* line.c */
@@ -137,9 +140,9 @@ void on_connected(evutil_socket_t fd, short what, void *context);
 
 /* turn.c */
 void turn_start(struct worker_line *line);
-void turns_start(dj_worker *worker);    /* on every line that is free */
-void turns_consider(dj_worker *worker); /* now, or when a little more has gathered */
-void turn_hint(dj_worker *worker);      /* there may be runs: ask */
+void turns_start(dj_worker *worker);           /* on every line that is free */
+void turns_consider(dj_worker *worker);        /* now, or when a little more has gathered */
+void turn_hint(dj_worker *worker, bool event); /* there may be runs, or an event for one: ask */
 void line_requeue(struct worker_line *line);
 
 /* beat.c */

@@ -77,7 +77,7 @@ static dj_status connect_session(struct connecting *attempt) {
     static const struct db_call *const control_calls[] = { &CALL_BEAT, &CALL_WORKER_LEAVE,
                                                            &CALL_WORKER_CRASHED };
     static const struct db_call *const line_calls[] = { &CALL_LOCK_TURN, &CALL_COMMIT, &CALL_CLAIM,
-                                                        &CALL_RECONCILE };
+                                                        &CALL_CLAIM_TURN, &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));
     AUTO(pgresult)
     PGresult *set = PQexec(attempt->conn, "set lock_timeout = '5s'; set statement_timeout = '30s'; "
@@ -176,6 +176,7 @@ static void on_line_broken(struct db_pipeline *pipeline) {
         line->worker->gone_pids[line->worker->gone_pid_count++] = line->pid;
     }
     line->pid = 0;
+    line->worker->reconcile = true;
     db_pipeline_close(pipeline);
     struct timeval delay = reconnect_delay(0);
     (void)event_add(line->retry, &delay);
@@ -190,8 +191,7 @@ static void on_control_broken(struct db_pipeline *pipeline) {
 }
 
 static void on_notify(struct db_pipeline *pipeline, const PGnotify *notify) {
-    (void)notify;
-    turn_hint(pipeline->context);
+    turn_hint(pipeline->context, /* event= */ strcmp(notify->extra, "event") == 0);
 }
 
 /* A connection is there, or is not: then it is tried again later. */
@@ -244,7 +244,7 @@ static void connect_done(struct connecting *attempt) {
     for (int i = 0; i < worker->line_count; i++) {
         line_connect(&worker->lines[i]);
     }
-    turn_hint(worker);
+    turn_hint(worker, /* event= */ false);
 }
 
 void on_connected(evutil_socket_t fd, short what, void *context) {

@@ -1,7 +1,9 @@
 /* A turn commits what finished since the last turn and claims runs for the slots this sets free, in
- * one transaction and one round trip. One is in flight on each line, and a run stays with its line:
- * what finishes meanwhile waits for the next, so batches grow by themselves under load and cost
- * nothing if idle. On the loop thread; handlers' threads only put runs into worker->outcomes.
+ * one transaction and one round trip; with nothing to commit it only claims, and does not wait for
+ * the disk (claim_turn in 21_claim.sql says why it need not). One is in flight on each line, and a
+ * run stays with its line: what finishes meanwhile waits for the next, so batches grow by
+ * themselves under load and cost nothing if idle. On the loop thread; handlers' threads only put
+ * runs into worker->outcomes.
  *
  * How much to claim: never more than the free slots, and never so much that runs wait here for a
  * thread while another worker is idle. The window of runs that may wait doubles when the pool ran
@@ -184,11 +186,10 @@ static dj_status read_verdicts(struct worker_line *line, const PGresult *rows) {
         run->verdict = DJ_OK;
     }
     for (int row = 0; row < PQntuples(rows); row++) {
-        struct uuid id;
+        dj_run *run;
         bool busy;
-        DJ_TRY(rows_uuid(rows, row, 0, &id));
-        DJ_TRY(rows_bool(rows, row, 1, &busy));
-        dj_run *run = worker_find(line->worker, &id);
+        DJ_TRY(worker_find(line->worker, rows, row, &run));
+        DJ_TRY(rows_bool(rows, row, 2, &busy));
         if (run != NULL) {
             run->verdict = busy ? DJ_UNAVAILABLE : DJ_LEASE_LOST;
         }
@@ -406,8 +407,8 @@ static void turn_done(struct db_batch *batch) {
             settle_runs(line);
         }
         FAILPOINT("turn.settled");
-        if (line->slots_asked > 0) {
-            take_claimed(line, batch->results[committed ? 2 : 1]);
+        if (line->slots_asked > 0) { /* else it asked for none */
+            take_claimed(line, batch->results[committed ? 2 : 0]);
         }
         turns_consider(worker);
         worker_check_drained(worker);
@@ -423,9 +424,6 @@ static void turn_done(struct db_batch *batch) {
         log_warning("turn.delayed", "reason", batch->message);
         line_requeue(line);
         worker->work_hinted = true;
-        if (batch->broken && line->slots_asked > 0) {
-            worker->reconcile = true;
-        }
         if (!batch->broken) { /* a deadlock, a timeout: the connection is well; a moment's rest */
             struct timeval rest = timeval_of_ms(with_jitter(50));
             (void)event_add(line->retry, &rest);
@@ -471,38 +469,48 @@ void turn_start(struct worker_line *line) {
         }
     }
     line->ending_count = 0;
-    for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
+    bool matching = worker->event_hinted && !worker->reconcile && !atomic_load(&worker->draining);
+    int ops_max = matching ? 0 : line->ops_max; /* a match is in a turn without a commit */
+    for (int ops = 0; ops < ops_max && !list_is_empty(&line->pending); ops++) {
         dj_run *run = list_first(&line->pending, dj_run, link);
         list_remove(&run->link);
         list_push(&line->in_flight, &run->link);
         line->pending_count--;
         line->ending_count += run->op != OP_STEP;
     }
-    list_splice(&line->late, &line->late_in_flight);
+    if (!matching) {
+        list_splice(&line->late, &line->late_in_flight);
+    }
     bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     line->slots_asked = turn_room(worker);
-    if (!committing && line->slots_asked == 0) {
+    if (!committing && !matching && line->slots_asked == 0) {
         return;
     }
     struct db_params lock, commit, claim;
     params_init(&lock);
     params_init(&commit);
     params_init(&claim);
-    params_add_uuid(&lock, &worker->id);
-    params_add_int4(&lock, worker->number);
-    const struct db_call *calls[3] = { &CALL_LOCK_TURN };
-    struct db_params *params[3] = { &lock };
-    int count = 1;
+    const struct db_call *calls[3];
+    struct db_params *params[3];
+    int count = 0;
+    params_add_uuid(&claim, &worker->id);
     if (committing) {
+        params_add_uuid(&lock, &worker->id);
+        params_add_int4(&lock, worker->number);
+        calls[count] = &CALL_LOCK_TURN;
+        params[count++] = &lock;
         params_commit(&commit, line);
         calls[count] = &CALL_COMMIT;
         params[count++] = &commit;
+    } else {
+        params_add_int4(&claim, worker->number);
+        params_add_bool(&claim, matching);
+        worker->event_hinted = false;
     }
-    if (line->slots_asked > 0) {
-        params_add_uuid(&claim, &worker->id);
+    if (line->slots_asked > 0 || matching) {
         params_add_int4(&claim, line->slots_asked);
         params_add_int4(&claim, CLAIM_BYTES_MAX);
-        calls[count] = &CALL_CLAIM;
+        calls[count] = committing ? &CALL_CLAIM : &CALL_CLAIM_TURN;
         params[count++] = &claim;
         line->hints_asked = worker->hints;
     }
@@ -548,8 +556,9 @@ void turns_consider(dj_worker *worker) {
     }
 }
 
-void turn_hint(dj_worker *worker) {
+void turn_hint(dj_worker *worker, bool event) {
     worker->work_hinted = true;
+    worker->event_hinted |= event;
     worker->asked_again = false;
     worker->hints++;
     turns_start(worker);

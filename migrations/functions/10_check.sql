@@ -307,16 +307,14 @@ $$;
 -- NOTIFY takes a lock global to the cluster at commit, so it is sent only while the flag says that
 -- somebody idle would hear it; whoever lowers the flag sends it. The flag is outside of
 -- transactions: a start that rolls back has eaten a hint, and the workers' slow poll covers that. A full
--- notification queue would fail the caller's commit: above half, no hints.
+-- notification queue would fail the caller's commit: above half, no hints. Read by a function and not by a
+-- query, which would cost three times as much.
 create or replace function durable_internal.wake_workers()
 returns void
 language plpgsql volatile
 as $$
-declare
-    flag bigint;
 begin
-    select s.last_value into flag from durable_internal.worker_idle s;
-    if flag = 2 and pg_notification_queue_usage() < 0.5 then
+    if pg_sequence_last_value('durable_internal.worker_idle') = 2 and pg_notification_queue_usage() < 0.5 then
         perform setval('durable_internal.worker_idle', 1);
         perform pg_notify('durable_ready', '');
     end if;
@@ -328,13 +326,53 @@ create or replace function durable_internal.wake_scheduler()
 returns void
 language plpgsql volatile
 as $$
-declare
-    flag bigint;
 begin
-    select s.last_value into flag from durable_internal.scheduler_idle s;
-    if flag = 2 and pg_notification_queue_usage() < 0.5 then
+    if pg_sequence_last_value('durable_internal.scheduler_idle') = 2 and pg_notification_queue_usage() < 0.5 then
         perform setval('durable_internal.scheduler_idle', 1);
         perform pg_notify('durable_due', '');
     end if;
+end
+$$;
+
+-- Tells somebody idle that an event is there: a worker, which matches it in the turn in which it claims the runs
+-- that it resumes, or else the scheduler.
+create or replace function durable_internal.wake_matcher()
+returns void
+language plpgsql volatile
+as $$
+begin
+    if pg_sequence_last_value('durable_internal.worker_idle') = 2 and pg_notification_queue_usage() < 0.5 then
+        perform setval('durable_internal.worker_idle', 1);
+        perform pg_notify('durable_ready', 'event');
+    else
+        perform durable_internal.wake_scheduler();
+    end if;
+end
+$$;
+
+-- Raises a flag: whoever calls is about to be idle, and a hint is welcome. It looks once more before it sleeps.
+create or replace function durable_internal.raise_flag(flag regclass)
+returns void
+language plpgsql volatile
+as $$
+begin
+    if pg_sequence_last_value(flag) is distinct from 2 then
+        perform setval(flag, 2);
+    end if;
+end
+$$;
+
+-- Sets how this session plans: with one plan for each statement, and by the tables' indexes only. A plan that was made
+-- while `ready` was empty would otherwise read all of it later. Of the session, because a function's own settings
+-- cost each of its calls some microseconds. Our own programs call it first on their connections.
+create or replace function durable_internal.plan_by_index()
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform set_config(s.name, s.value, false)
+       from (values ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('enable_seqscan', 'off'),
+                    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'))
+            as s (name, value);
 end
 $$;

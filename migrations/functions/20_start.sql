@@ -116,20 +116,21 @@ $$;
 --
 -- A lane that is there stands for a name, a queue and a priority that were checked: a plain start of a known job has
 -- nothing else to check. The transaction's number is drawn before the run's place in the order: 27_mark.sql relies
--- on it. Called by durable.start, and by our own server for the namespace of an API key. Locks: the key's
--- row. Raises DJ001, DJ002, DJ004; then nothing was stored.
+-- on it. Called by durable.start and start_many, whose rights and search_path it has: its own would be paid for by each
+-- start. Locks: the key's row. Raises DJ001, DJ002, DJ004; then nothing was stored.
 create or replace function durable_internal.start_run(namespace_id int, job text, payload jsonb, queue text,
     idempotency_key text, idempotency_ttl interval, max_attempts int, scheduled_at timestamptz,
     priority int, concurrency_key text, timeout interval, tags jsonb, options jsonb,
     out run_id uuid, out created boolean)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
     lane int;
     holder uuid;
+    xid xid8 := pg_current_xact_id();
     place bigint;
-    instant timestamptz;
+    instant timestamptz := clock_timestamp();
 begin
     select l.id into lane
       from durable_internal.lane l
@@ -137,15 +138,13 @@ begin
        and l.queue = start_run.queue and l.priority = start_run.priority
      limit 1;
     if lane is null or tags is distinct from '{}'::jsonb or options is distinct from '{}'::jsonb
-       or coalesce(idempotency_ttl::text, max_attempts::text, scheduled_at::text, concurrency_key,
-                   timeout::text) is not null then
+       or num_nonnulls(idempotency_ttl, max_attempts, scheduled_at, concurrency_key, timeout) > 0 then
         perform durable_internal.check_start(job, queue, idempotency_ttl, max_attempts, scheduled_at, priority,
                                              concurrency_key, timeout, tags, options);
     end if;
     if payload is distinct from '{}'::jsonb then
         perform durable_internal.check_json('payload', payload, durable_internal.payload_bytes_max());
     end if;
-    perform pg_current_xact_id();
     run_id := durable_internal.uuid_v7();
     created := true;
     if idempotency_key is not null then
@@ -163,7 +162,6 @@ begin
     end if;
 
     place := nextval('durable_internal.order_seq');
-    instant := clock_timestamp();
     insert into durable_internal.run (id, seq, lane_id, namespace_id, max_attempts, created_at,
                                       scheduled_at, timeout, idempotency_key, idempotency_expires_at,
                                       concurrency_key, version, tags, options, payload)
@@ -181,8 +179,9 @@ begin
         values (start_run.run_id, 'start', start_run.scheduled_at, instant, lane,
                 pg_column_size(start_run.payload), start_run.timeout is not null);
     else
-        insert into durable_internal.ready (run_id, seq, lane_id, bytes, deadline)
-        values (start_run.run_id, place, lane, pg_column_size(start_run.payload), start_run.timeout is not null);
+        insert into durable_internal.ready (run_id, seq, lane_id, bytes, deadline, payload)
+        values (start_run.run_id, place, lane, pg_column_size(start_run.payload), start_run.timeout is not null,
+                case when pg_column_size(start_run.payload) <= 1000 then start_run.payload end);
         perform durable_internal.wake_workers();
     end if;
     if scheduled_at > instant or timeout is not null then
@@ -271,8 +270,10 @@ begin
           from item i
          order by i.n
     ), queued as (
-        insert into durable_internal.ready (run_id, seq, lane_id, bytes)
-        select i.id, i.seq, lane, pg_column_size(i.payload) from item i order by i.n
+        insert into durable_internal.ready (run_id, seq, lane_id, bytes, payload)
+        select i.id, i.seq, lane, pg_column_size(i.payload), case when pg_column_size(i.payload) <= 1000 then i.payload end
+          from item i
+         order by i.n
     )
     select i.id from item i order by i.n;
     perform durable_internal.wake_workers();

@@ -6,12 +6,10 @@
 -- MultiXact each time. The reaper takes the same lock exclusively, marks the worker dead and only
 -- then takes its leases, so no claim can add a lease to a dead worker. Looking comes after locking, in
 -- a statement of its own. First in a turn, because a reaper holds it while it takes leases.
--- By the index: while a snapshot is held, each beat leaves a dead row that a scan of the table would pass.
 -- Raises DJ005: declared dead.
 create or replace function durable_internal.lock_turn(worker_id uuid, number int)
 returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_advisory_xact_lock_shared(durable_internal.worker_lock_class(), lock_turn.number);
@@ -51,6 +49,16 @@ begin
 end
 $$;
 
+-- A function of its own, so that a claim that does not need it opens none of the partitions of `run`.
+create or replace function durable_internal.payload_of(run_id uuid)
+returns jsonb
+language plpgsql stable
+as $$
+begin
+    return (select r.payload from durable_internal.run r where r.id = payload_of.run_id);
+end
+$$;
+
 -- Gives a worker up to `slots` runs: of its jobs, in its queues; higher priority first, then oldest first.
 --
 -- A run moves from `ready` to `lease` in one statement, so it is in exactly one of them at any instant
@@ -58,17 +66,14 @@ $$;
 -- remembers comes along: a resume costs no second trip. `bytes_max` bounds the answer of one priority.
 --
 -- Lanes of one priority are taken together: what each may give is read from their heads without locks,
--- then each lane gives that many, passing over what others hold. Scans begin at the lanes' marks. Planned
--- with indexes only: a plan cached while `ready` was empty must not scan the whole table later.
+-- then each lane gives that many, passing over what others hold. Scans begin at the lanes' marks.
 --
 -- Locks the ready rows that it takes. After lock_turn (and the commit) in a worker's turn. When it gives less than
 -- was asked, the worker is about to be idle: it raises the flag, and asks once more before it sleeps.
 create or replace function durable_internal.claim(worker_id uuid, slots int, bytes_max int)
 returns table (run_id uuid, fence bigint, job text, queue text, attempt int, payload jsonb, memory text[],
                bytes int)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -77,17 +82,26 @@ declare
     room int := claim.slots;
     given int;
     instant timestamptz := clock_timestamp();
+    tenant int;
+    known text[];   -- jobs
+    served text[];  -- queues; null: all
+    paused text[];
 begin
+    -- Three small queries: one that joins them costs twice as much before it has read a row.
+    select w.namespace_id, w.jobs, w.queues into tenant, known, served
+      from durable_internal.worker w
+     where w.id = claim.worker_id;
+    select coalesce(array_agg(q.name), '{}') into paused
+      from durable_internal.queue q
+     where q.namespace_id = tenant and q.paused;
     for line in
         select l.priority, array_agg(l.id) as ids, array_agg(coalesce(m.low_seq, 0)) as lows,
                array_agg(l.job) as jobs, array_agg(l.queue) as queues, count(*)::int as many
-          from durable_internal.worker w
-          join durable_internal.lane l on l.namespace_id = w.namespace_id and l.job = any (w.jobs)
+          from durable_internal.lane l
           left join durable_internal.lane_mark m on m.lane_id = l.id
-         where w.id = claim.worker_id
-           and (w.queues is null or l.queue = any (w.queues))
-           and not exists (select from durable_internal.queue q
-                            where q.namespace_id = l.namespace_id and q.name = l.queue and q.paused)
+         where l.namespace_id = tenant and l.job = any (known)
+           and (served is null or l.queue = any (served))
+           and l.queue <> all (paused)
          group by l.priority
          order by l.priority desc
     loop
@@ -112,7 +126,7 @@ begin
               from unnest(line.ids, line.lows, line.jobs, line.queues, quota) as l (id, low, job, queue, quota)
              cross join lateral (select r.ctid, r.run_id, r.seq, r.lane_id, r.attempt, r.resumed,
                                         r.crashes, r.remembered, r.bytes, r.deadline, r.started_at,
-                                        r.attempt_started_at
+                                        r.attempt_started_at, r.payload
                                    from durable_internal.ready r
                                   where r.lane_id = l.id and r.seq >= l.low
                                   order by r.seq
@@ -135,20 +149,44 @@ begin
                    f.bytes, f.crashes, f.deadline
               from fit f
         )
-        select f.run_id, f.fence, f.job, f.queue, f.attempt + (not f.resumed)::int, run.payload,
+        select f.run_id, f.fence, f.job, f.queue, f.attempt + (not f.resumed)::int,
+               coalesce(f.payload, durable_internal.payload_of(f.run_id)),
                case when f.attempt > 0 then durable_internal.memory_of(f.run_id) end, f.bytes
           from fit f
-          join durable_internal.run on run.id = any (array[f.run_id])  -- see commit() for the form
          order by f.seq;
         get diagnostics given = row_count;
         room := room - given;
     end loop;
 
     if room > 0 then
-        perform from durable_internal.worker_idle s where s.last_value = 1;
-        if found then
-            perform setval('durable_internal.worker_idle', 2);
-        end if;
+        perform durable_internal.raise_flag('durable_internal.worker_idle');
     end if;
+end
+$$;
+
+-- A turn that has nothing to commit: lock_turn and claim, and before it, if the worker was told of an event, a match: so
+-- a run that waited for it goes on without a way round by the scheduler. Who finds another one matching leaves
+-- it to that one, or to the scheduler's next look. Its commit does not wait for the disk, nor for a standby.
+--
+-- What a crash forgets then is that the run was leased: it is ready again, and nobody has seen it otherwise. Whatever a
+-- handler makes durable under such a lease is a later commit, and what comes earlier in the log is on the disk with it.
+-- The number that the forgotten lease had may be given again, so a number alone is no fence: commit() compares
+-- the worker too, and a worker that has lost a connection calls reconcile() before its next claim, which tells it
+-- which of its leases were forgotten.
+create or replace function durable_internal.claim_turn(worker_id uuid, number int, match boolean, slots int,
+                                                       bytes_max int)
+returns table (run_id uuid, fence bigint, job text, queue text, attempt int, payload jsonb, memory text[],
+               bytes int)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable_internal.lock_turn(claim_turn.worker_id, claim_turn.number);
+    perform set_config('synchronous_commit', 'off', true);
+    if match and pg_try_advisory_xact_lock(durable_internal.worker_lock_class(), -1)
+       and durable_internal.match_events(100) >= 100 then
+        perform durable_internal.wake_scheduler();
+    end if;
+    return query select c.* from durable_internal.claim(claim_turn.worker_id, claim_turn.slots,
+                                                        claim_turn.bytes_max) as c;
 end
 $$;

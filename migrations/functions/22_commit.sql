@@ -100,8 +100,8 @@ $$;
 
 -- Commits a turn: steps, ends, and everything else that handlers came to, for many runs at once.
 --
--- Guarantees 3, 4, 10. Each group begins by locking the lease rows that are still the worker's, by (run, fence), and
--- passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
+-- Guarantees 3, 4, 10. Each group begins by locking the lease rows that are still the worker's, by run, fence and worker
+-- (claim_turn() says why a fence is not enough), and passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
 -- there = held by an open transaction (a user's cancel, say), so it is said again next turn. What a
 -- cancel, a reap or a takeover deletes is the same row, so one waits for the other and sees the truth.
 --
@@ -116,7 +116,7 @@ $$;
 --   logs     lines of runs in the groups before, kept only if their commit is
 --
 -- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
--- run. With `=` it may read a whole index instead, if it was asked while the table was small.
+-- run. With `=` it may read a whole index instead, if it was asked while the table was small. See also plan_by_index().
 --
 -- Locks: lease rows (waiting for none), then runs, then timers. After lock_turn in a worker's turn. Answers the runs that
 -- it did not commit: `busy` ones are to be said again, the others are lost.
@@ -127,10 +127,8 @@ create or replace function durable_internal.commit(
     done_runs uuid[], done_fences bigint[], done_results jsonb[],
     other_runs uuid[], other_fences bigint[], other_ops text[], other_details jsonb[],
     log_runs uuid[], log_attempts int[], log_ages_us bigint[], log_levels text[], log_messages text[])
-returns table (run_id uuid, busy boolean)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+returns table (run_id uuid, fence bigint, busy boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -149,6 +147,7 @@ begin
           from unnest(runs, fences) as c (run_id, fence)
          cross join lateral (select l.run_id from durable_internal.lease l
                               where l.run_id = c.run_id and l.fence = c.fence
+                                and l.worker_id = commit.worker_id
                                 for update skip locked) as held;
     end if;
     whole := coalesce(cardinality(mine), 0) = cardinality(runs);
@@ -191,6 +190,7 @@ begin
                                         l.attempt_started_at, l.deadline
                                    from durable_internal.lease l
                                   where l.run_id = d.run_id and l.fence = d.fence
+                                    and l.worker_id = commit.worker_id
                                     for update skip locked) as l
         ), gone as (
             delete from durable_internal.lease where ctid = any (array(select h.ctid from held h))
@@ -216,8 +216,10 @@ begin
 
     if not whole or coalesce(cardinality(done), 0) < cardinality(done_runs) then
         return query
-        select c.run_id, exists (select from durable_internal.lease l
-                                  where l.run_id = any (array[c.run_id]) and l.fence = c.fence)
+        select c.run_id, c.fence,
+               exists (select from durable_internal.lease l
+                        where l.run_id = any (array[c.run_id]) and l.fence = c.fence
+                          and l.worker_id = commit.worker_id)
           from unnest(runs || done_runs, fences || done_fences) as c (run_id, fence)
          where c.run_id <> all (coalesce(mine, '{}') || coalesce(done, '{}'));
     end if;
@@ -352,6 +354,7 @@ as $$
 begin
     perform from durable_internal.lease l
       where l.run_id = commit_step_tx.run_id and l.fence = commit_step_tx.fence
+        and l.worker_id = commit_step_tx.worker_id
         for update;
     if not found then
         perform durable_internal.fail('DJ005', format('run %s is not leased to this worker any more',

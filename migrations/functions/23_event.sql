@@ -52,7 +52,7 @@ begin
     values (place, event_id, send_event.namespace_id, clock_timestamp(), send_event.name,
             coalesce(send_event.correlation_key, ''), send_event.idempotency_key, send_event.payload);
     insert into durable_internal.event_inbox (seq, event_seq) values (place, place);
-    perform durable_internal.wake_scheduler();
+    perform durable_internal.wake_matcher();
 end
 $$;
 
@@ -104,15 +104,10 @@ $$;
 -- this function waits for a client), a wait is given by `delete … returning`, and delivery's keys are the
 -- referee. An event for more waits than `most` goes back into the inbox until all are served.
 --
--- Its commit does not wait for the disk. Whoever acts on a match is a claim, which does, and what is written before
--- it in the log is on the disk with it. A match that a crash forgets leaves the inbox as it was, and is made again.
---
--- Locks: its own advisory lock, then waits by number, then their timers. Called by the scheduler.
+-- Locks: its own advisory lock, then waits by number, then their timers. Called by match_turn and claim_turn.
 create or replace function durable_internal.match_events(most int)
 returns int
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
@@ -124,7 +119,6 @@ declare
     held int := 0;
     runs uuid[] := '{}';
 begin
-    perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
     with next as materialized (
         select i.ctid from durable_internal.event_inbox i order by i.seq limit match_events.most
@@ -209,6 +203,20 @@ begin
         perform durable_internal.wake_workers();
     end if;
     return greatest(cardinality(inbox) + met - held, 0);
+end
+$$;
+
+-- The scheduler's call: match_events in a transaction of its own, whose commit does not wait for the disk.
+--
+-- What acts on a match is a claim; what comes of that is a later commit, and what is written before it in the log is on
+-- the disk with it. A match that a crash forgets leaves the inbox as it was, and is made again.
+create or replace function durable_internal.match_turn(most int)
+returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    return durable_internal.match_events(match_turn.most);
 end
 $$;
 

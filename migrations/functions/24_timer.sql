@@ -10,9 +10,7 @@
 -- Locks: timer or wait rows, then runs.
 create or replace function durable_internal.promote_due(most int, back_s int, out promoted int,
                                                         out due_in_ms bigint)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -81,10 +79,7 @@ begin
      limit 1;
     due_in_ms := case when due_in_ms < 0 then 0 else due_in_ms end;  -- null: no timer in sight
     if promoted < most then  -- about to be idle: a hint is welcome again
-        perform from durable_internal.scheduler_idle s where s.last_value = 1;
-        if found then
-            perform setval('durable_internal.scheduler_idle', 2);
-        end if;
+        perform durable_internal.raise_flag('durable_internal.scheduler_idle');
     end if;
 end
 $$;

@@ -51,14 +51,15 @@ end
 $$;
 
 -- Tells which of the database's sessions are this worker's, so that they can be ended if it freezes in the
--- middle of a transaction: nothing in PostgreSQL 15 ends such a session by itself. Called once for each
--- connection. Raises DJ005: the worker was declared dead.
+-- middle of a transaction: nothing in PostgreSQL 15 ends such a session by itself. Called first on each
+-- connection, and sets how the session plans. Raises DJ005: the worker was declared dead.
 create or replace function durable_internal.worker_session(worker_id uuid)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform durable_internal.plan_by_index();
     perform from durable_internal.worker w where w.id = worker_session.worker_id and w.alive;
     if not found then
         perform durable_internal.fail('DJ005', format('worker %s is not alive', worker_session.worker_id),
@@ -75,10 +76,8 @@ $$;
 -- I am alive: all of the worker's leases are, by this one row. Answers those of the runs in hand that are not
 -- the worker's any more. Raises DJ005: declared dead.
 create or replace function durable_internal.beat(worker_id uuid, runs uuid[], fences bigint[], draining boolean)
-returns setof uuid
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+returns table (run_id uuid, fence bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -89,29 +88,40 @@ begin
         perform durable_internal.fail('DJ005', format('worker %s is not alive', beat.worker_id),
                                       'Stop its runs; register again for a new worker id.');
     end if;
-    return query
-    select h.run_id
-      from unnest(beat.runs, beat.fences) as h (run_id, fence)
-     where not exists (select from durable_internal.lease l
-                        where l.run_id = any (array[h.run_id])  -- by its index: see commit()
-                          and l.fence = h.fence);
+    return query select l.run_id, l.fence from durable_internal.lost_leases(beat.worker_id, beat.runs, beat.fences) as l;
 end
 $$;
 
--- After a lost answer: gives back what the database leased to the worker and it never heard of. `runs` is what it
--- has in hand, all of it. Raises DJ005: declared dead.
+-- Which of these leases a worker does not have, or not any more.
+create or replace function durable_internal.lost_leases(worker_id uuid, runs uuid[], fences bigint[])
+returns table (run_id uuid, fence bigint)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select h.run_id, h.fence
+      from unnest(lost_leases.runs, lost_leases.fences) as h (run_id, fence)
+     where not exists (select from durable_internal.lease l
+                        where l.run_id = any (array[h.run_id])  -- by its index: see commit()
+                          and l.fence = h.fence and l.worker_id = lost_leases.worker_id);
+end
+$$;
+
+-- After a lost connection: gives back what the database leased to the worker and it never heard of, and answers those of
+-- the runs in hand that are not the worker's any more: a crash may have forgotten their leases (claim_turn). `runs` is what
+-- it has in hand, all of it. Raises DJ005: declared dead.
 --
 -- The sessions that the worker has lost may still be at work on what they were sent last: they are ended first, and
 -- the worker's lock, taken alone, waits for whatever claim is in progress.
-create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[],
+create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[], fences bigint[],
                                                       gone_pids int[])
-returns int
+returns table (run_id uuid, fence bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     l durable_internal.lease;
-    given_back int := 0;
 begin
     perform pg_terminate_backend(s.pid, 3000)
        from durable_internal.worker_session s
@@ -121,16 +131,19 @@ begin
     perform durable_internal.lock_turn(worker_id, number);
     for l in
         select l.* from durable_internal.lease l
-         where l.worker_id = reconcile.worker_id and not l.run_id = any (reconcile.runs)
+         where l.worker_id = reconcile.worker_id
+           and not exists (select from unnest(reconcile.runs, reconcile.fences) as h (run_id, fence)
+                            where h.run_id = l.run_id and h.fence = l.fence)
          order by l.run_id
            for update skip locked
     loop
         delete from durable_internal.lease where run_id = l.run_id;
         l.attempt := l.attempt - (l.since = l.attempt_started_at)::int;  -- it was never begun
         perform durable_internal.make_ready(l, resumed => l.since <> l.attempt_started_at);
-        given_back := given_back + 1;
     end loop;
-    return given_back;
+    return query
+    select o.run_id, o.fence
+      from durable_internal.lost_leases(reconcile.worker_id, reconcile.runs, reconcile.fences) as o;
 end
 $$;
 
@@ -201,6 +214,7 @@ declare
 begin
     delete from durable_internal.lease l
      where l.run_id = worker_crashed.run_id and l.fence = worker_crashed.fence
+       and l.worker_id = worker_crashed.worker_id
     returning l.* into l;
     if found then
         perform durable_internal.charge_crash(l, worker_crashed.step, company => 1);
@@ -313,7 +327,7 @@ begin
 end
 $$;
 
--- A scheduler says that it is there; called on its own session once a second. True: it is the active one, by an advisory
+-- A scheduler says that it is there; called on its own session once a second, and sets how that plans. True: it is the active one, by an advisory
 -- lock of the session; or nobody that beats is (the holder of the lock may be frozen): then it works as well,
 -- which is safe. Rows of schedulers and workers that are long gone go.
 create or replace function durable_internal.scheduler_beat(scheduler_id uuid, name text, pid int)
@@ -324,6 +338,7 @@ as $$
 declare
     active boolean;
 begin
+    perform durable_internal.plan_by_index();
     select s.active or pg_try_advisory_lock(durable_internal.worker_lock_class(), -2) into active
       from durable_internal.scheduler s
      where s.id = scheduler_id;

@@ -29,8 +29,6 @@
 create or replace function durable_internal.raise_late(ended_before pg_snapshot, span bigint)
 returns boolean
 language plpgsql volatile
-set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
-set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -94,9 +92,7 @@ $$;
 -- Locks: mark_state, so one at a time. Called by the scheduler, some ten times a second while runs come and go.
 create or replace function durable_internal.move_marks(step bigint)
 returns boolean
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

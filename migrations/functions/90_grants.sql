@@ -29,25 +29,24 @@ grant execute on function durable_internal.session_namespace(),
 grant execute on function
     durable_internal.worker_register(uuid, text, text, int, text, int, bigint, text[], jsonb[], text),
     durable_internal.worker_session(uuid), durable_internal.lock_turn(uuid, int),
-    durable_internal.claim(uuid, int, int), durable_internal.beat(uuid, uuid[], bigint[], boolean),
+    durable_internal.claim(uuid, int, int), durable_internal.claim_turn(uuid, int, boolean, int, int),
+    durable_internal.beat(uuid, uuid[], bigint[], boolean),
     durable_internal.commit(uuid, uuid[], bigint[], int[], int[], text[], text[], jsonb[], jsonb[], bigint[],
         uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),
     durable_internal.commit_step_tx(uuid, uuid, bigint, int, int, text, jsonb, bigint),
-    durable_internal.reconcile(uuid, int, uuid[], int[]), durable_internal.worker_leave(uuid),
+    durable_internal.reconcile(uuid, int, uuid[], bigint[], int[]), durable_internal.worker_leave(uuid),
     durable_internal.worker_crashed(uuid, uuid, bigint, text)
     to durable_worker;
 
 grant execute on function durable_internal.uuid_v7() to durable_worker, durable_scheduler;
 
 grant execute on function
-    durable_internal.promote_due(int, int), durable_internal.match_events(int),
+    durable_internal.promote_due(int, int), durable_internal.match_turn(int),
     durable_internal.reap(), durable_internal.end_sessions(), durable_internal.move_marks(bigint),
     durable_internal.make_partitions(int), durable_internal.scheduler_beat(uuid, text, int)
     to durable_scheduler;
 
 grant execute on function
-    durable_internal.start_run(int, text, jsonb, text, text, interval, int, timestamptz, int, text, interval,
-                               jsonb, jsonb),
     durable_internal.send_event(int, text, jsonb, text, text),
     durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
     durable_internal.reschedule_run(int, uuid, timestamptz)

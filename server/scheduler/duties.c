@@ -37,7 +37,7 @@ static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argu
 
 static dj_status match(struct scheduler *scheduler, bool *ret_more) {
     int32_t done;
-    DJ_TRY(call_int(scheduler->conn, &CALL_MATCH_EVENTS, BATCH_MAX, &done));
+    DJ_TRY(call_int(scheduler->conn, &CALL_MATCH_TURN, BATCH_MAX, &done));
     *ret_more = done > 0;
     return DJ_OK;
 }
@@ -123,9 +123,9 @@ static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
 }
 
 dj_status duties_prepare(PGconn *conn) {
-    static const struct db_call *const calls[] = { &CALL_MATCH_EVENTS, &CALL_PROMOTE_DUE,
-                                                   &CALL_REAP,         &CALL_END_SESSIONS,
-                                                   &CALL_MOVE_MARKS,   &CALL_MAKE_PARTITIONS };
+    static const struct db_call *const calls[] = { &CALL_MATCH_TURN, &CALL_PROMOTE_DUE,
+                                                   &CALL_REAP,       &CALL_END_SESSIONS,
+                                                   &CALL_MOVE_MARKS, &CALL_MAKE_PARTITIONS };
     return db_prepare(conn, calls, sizeof calls / sizeof *calls);
 }
 

@@ -98,5 +98,5 @@ static void no_kill_loses_a_run_or_repeats_a_completed_step(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(
         no_kill_loses_a_run_or_repeats_a_completed_step) };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

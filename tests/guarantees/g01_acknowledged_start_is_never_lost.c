@@ -94,5 +94,5 @@ int main(void) {
         cmocka_unit_test(a_start_that_rolls_back_never_happened),
         cmocka_unit_test(a_commit_without_its_standby_is_not_acknowledged),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

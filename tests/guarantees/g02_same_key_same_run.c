@@ -125,5 +125,5 @@ int main(void) {
         cmocka_unit_test(a_failed_holder_gives_way_only_where_the_new_start_says_so),
         cmocka_unit_test(many_with_keys_answer_in_order_and_a_repeat_is_the_same),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

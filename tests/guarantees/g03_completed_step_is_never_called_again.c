@@ -103,5 +103,5 @@ int main(void) {
         cmocka_unit_test(a_retried_run_reuses_its_completed_steps),
         cmocka_unit_test(a_repeated_commit_of_a_step_changes_nothing),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -81,7 +81,7 @@ static void a_beat_that_comes_while_the_reaper_waits_saves_the_worker(void **sta
     PGconn *worker = connect_to(url), *reaper = connect_to(url);
     char id[64];
     (void)state;
-    sql(conn, "update durable_internal.worker set alive = false");
+    sql(conn, "select durable_internal.worker_leave(id) from durable_internal.worker where alive");
     (void)snprintf(id, sizeof id, "%s", worker_new(conn, "by-hand"));
     sql(conn, "select * from durable_internal.claim('%s', 3, 1000000)", id);
     sql(conn,
@@ -113,7 +113,7 @@ static void a_frozen_session_is_ended_and_its_leases_are_taken(void **state) {
     PGconn *frozen = connect_to(url);
     char id[64];
     (void)state;
-    sql(conn, "update durable_internal.worker set alive = false");
+    sql(conn, "select durable_internal.worker_leave(id) from durable_internal.worker where alive");
     (void)snprintf(id, sizeof id, "%s", worker_new(conn, "by-hand"));
     sql(frozen, "select durable_internal.worker_session('%s')", id);
     sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[5]))");
@@ -147,5 +147,5 @@ int main(void) {
         cmocka_unit_test(a_beat_that_comes_while_the_reaper_waits_saves_the_worker),
         cmocka_unit_test(a_frozen_session_is_ended_and_its_leases_are_taken),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -44,7 +44,7 @@ static void claim(PGconn *session, int runs) {
 }
 
 static void match_all(void) {
-    while (sql_int(conn, "select durable_internal.match_events(1000)") > 0) {
+    while (sql_int(conn, "select durable_internal.match_turn(1000)") > 0) {
     }
 }
 
@@ -122,7 +122,7 @@ static void *match_in_thread(void *context) {
     PGconn *matcher = connect_to(url);
     volatile bool *stop = context;
     while (!*stop) {
-        PQclear(PQexec(matcher, "select durable_internal.match_events(100)"));
+        PQclear(PQexec(matcher, "select durable_internal.match_turn(100)"));
     }
     PQfinish(matcher);
     return NULL;
@@ -207,7 +207,7 @@ static void a_held_wait_delays_nobody_else(void **state) {
         "select durable.cancel((select min(run_id::text)::uuid from durable_internal.wait))");
     sql(conn, "select durable.send_event('go', '{}', 'held')");
     sql(conn, "set lock_timeout = '1s'");
-    (void)sql_int(conn, "select durable_internal.match_events(1000)");
+    (void)sql_int(conn, "select durable_internal.match_turn(1000)");
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait"), 1);
     sql(holder, "rollback");
     match_all();
@@ -224,5 +224,5 @@ int main(void) {
         cmocka_unit_test(a_repeated_event_is_one_and_a_changed_one_a_conflict),
         cmocka_unit_test(a_held_wait_delays_nobody_else),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -72,5 +72,5 @@ static void two_thousand_waiting_runs_hold_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(two_thousand_waiting_runs_hold_nothing) };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -107,5 +107,5 @@ int main(void) {
         cmocka_unit_test(an_open_cancel_delays_its_own_run_only),
         cmocka_unit_test(a_cancel_that_rolls_back_never_happened),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

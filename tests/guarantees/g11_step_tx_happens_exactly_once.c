@@ -81,5 +81,5 @@ int main(void) {
         cmocka_unit_test(sessions_that_are_cut_in_the_middle_transfer_once),
         cmocka_unit_test(a_commit_whose_answer_is_lost_transfers_once),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

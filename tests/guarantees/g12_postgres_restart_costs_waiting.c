@@ -123,5 +123,5 @@ int main(void) {
         cmocka_unit_test(a_lost_answer_costs_no_attempt),
         cmocka_unit_test(what_was_seen_is_there_after_a_crash),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -150,5 +150,5 @@ int main(void) {
         cmocka_unit_test(the_c_client_refuses_by_name),
         cmocka_unit_test(programs_refuse_what_they_cannot_use),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

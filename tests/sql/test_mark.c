@@ -174,5 +174,5 @@ int main(void) {
         cmocka_unit_test(a_late_start_that_rolls_back_leaves_nothing_behind),
         cmocka_unit_test(claims_and_moves_amid_open_starts_lose_nothing),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -92,27 +92,28 @@ static void on_notice(void *context, const PGresult *notice) {
 
 static const char *const no_others = "'{}','{}','{}','{}','{}','{}','{}','{}','{}'";
 
-/* Each path once, on this session; what claims take is carried in temporary tables. */
-static void walk(PGconn *conn) {
+/* Each path once: what our programs call on a session of theirs, what users call on one with
+ * PostgreSQL's own settings. What was claimed is in the table c. */
+static void walk(PGconn *program, PGconn *user) {
     static int walks; /* positions are new in each, as a handler's are */
     walks++;
     const char *number =
-        sql_text(conn, "select number from durable_internal.worker where id = '%s'", worker);
-    sql(conn, "select durable.start('by-hand', '{}', idempotency_key => 'walk ' || random())");
-    sql(conn, "select durable.start('by-hand', timeout => '1 hour', scheduled_at => now() + "
+        sql_text(program, "select number from durable_internal.worker where id = '%s'", worker);
+    sql(user, "select durable.start('by-hand', '{}', idempotency_key => 'walk ' || random())");
+    sql(user, "select durable.start('by-hand', timeout => '1 hour', scheduled_at => now() + "
               "interval '1 hour')");
-    sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[50]))");
-    sql(conn, "select durable_internal.lock_turn('%s', %s)", worker, number);
-    sql(conn, "drop table if exists c");
-    sql(conn,
-        "create temp table c as select *, row_number() over () as n from "
+    sql(user, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[50]))");
+    sql(program, "select durable_internal.lock_turn('%s', %s)", worker, number);
+    sql(program, "drop table if exists c");
+    sql(program,
+        "create table c as select *, row_number() over () as n from "
         "durable_internal.claim('%s', 50, 1000000)",
         worker);
-    sql(conn,
+    sql(program,
         "select durable_internal.beat('%s', array(select run_id from c), array(select fence "
         "from c), false)",
         worker);
-    sql(conn,
+    sql(program,
         "select durable_internal.commit('%s', array(select run_id from c where n <= 10), "
         "array(select fence from c where n <= 10), array_fill(1, array[10]), array_fill(1, "
         "array[10]), array_fill('a'::text, array[10]), array_fill('step'::text, array[10]), "
@@ -128,23 +129,23 @@ static void walk(PGconn *conn) {
         "array(select run_id from c where n <= 1), array[1], array[1::bigint], array['info'], "
         "array['hello'])",
         worker, walks + 1, walks + 1);
-    sql(conn,
+    sql(program,
         "select durable_internal.commit_step_tx('%s', run_id, fence, %d, 1, 'tx', '1', 1) from "
         "c where n = 1",
         worker, walks + 1);
-    sql(conn,
+    sql(program,
         "select durable_internal.commit('%s', %s, array(select run_id from c where n > 24), "
         "array(select fence from c where n > 24), array_fill('1'::jsonb, array[26]), "
         "'{}','{}','{}','{}','{}','{}','{}','{}','{}')",
         worker, no_others);
-    sql(conn, "select durable.send_event('go', '{}', 'walk', 'walk ' || random())");
-    sql(conn, "select durable_internal.match_events(100)");
-    sql(conn, "select durable_internal.promote_due(100, 0)");
-    sql(conn, "select durable_internal.move_marks(1)");
-    sql(conn, "select durable_internal.reap()");
-    sql(conn, "select durable.cancel(run_id) from c where n = 2");
-    sql(conn, "select durable.retry(run_id) from c where n = 2");
-    sql(conn, "select durable.timeline(run_id), durable.why(run_id) from c where n = 1");
+    sql(user, "select durable.send_event('go', '{}', 'walk', 'walk ' || random())");
+    sql(program, "select durable_internal.match_turn(100)");
+    sql(program, "select durable_internal.promote_due(100, 0)");
+    sql(program, "select durable_internal.move_marks(1)");
+    sql(program, "select durable_internal.reap()");
+    sql(user, "select durable.cancel(run_id) from c where n = 2");
+    sql(user, "select durable.retry(run_id) from c where n = 2");
+    sql(user, "select durable.timeline(run_id), durable.why(run_id) from c where n = 1");
 }
 
 static void fill(PGconn *conn) {
@@ -166,8 +167,18 @@ static void fill(PGconn *conn) {
         other, no_others);
     sql(conn, "select durable.send_event('late', '{}', 'fill ' || n) from generate_series(1, 2000) "
               "as n");
-    while (sql_int(conn, "select durable_internal.match_events(1000)") > 0) {
+    while (sql_int(conn, "select durable_internal.match_turn(1000)") > 0) {
     }
+}
+
+/* A session as our own programs have it. */
+static PGconn *connect_as_program(void) {
+    PGconn *conn = connect_to(url);
+    if (worker[0] == '\0') {
+        (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+    }
+    sql(conn, "select durable_internal.worker_session('%s')", worker);
+    return conn;
 }
 
 static void watch(PGconn *conn) {
@@ -195,28 +206,31 @@ static int setup(void **state) {
 }
 
 static void plans_made_while_the_tables_were_empty_read_no_table_whole(void **state) {
-    PGconn *conn = connect_to(url);
+    PGconn *program = connect_as_program(), *user = connect_to(url);
     (void)state;
-    (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
-    sql(conn, "vacuum analyze");
+    sql(user, "vacuum analyze");
     for (int i = 0; i < 7; i++) { /* after five a plan may become a generic one */
-        walk(conn);
+        walk(program, user);
     }
-    fill(conn);
-    watch(conn);
-    walk(conn);
+    fill(program);
+    watch(program);
+    watch(user);
+    walk(program, user);
     check_plans();
-    PQfinish(conn);
+    PQfinish(program);
+    PQfinish(user);
 }
 
 static void plans_made_with_full_tables_read_no_table_whole(void **state) {
-    PGconn *conn = connect_to(url);
+    PGconn *program = connect_as_program(), *user = connect_to(url);
     (void)state;
-    sql(conn, "vacuum analyze");
-    watch(conn);
-    walk(conn);
+    sql(user, "vacuum analyze");
+    watch(program);
+    watch(user);
+    walk(program, user);
     check_plans();
-    PQfinish(conn);
+    PQfinish(program);
+    PQfinish(user);
 }
 
 int main(void) {

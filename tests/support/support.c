@@ -23,6 +23,7 @@ const char *__asan_default_options(void) {
 
 static pid_t processes[PROCESSES_MAX];
 static char database_url[256], database_name[64];
+static const char *connected_url;
 
 void sleep_ms(int ms) {
     struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L };
@@ -63,8 +64,13 @@ static void quiet(void *context, const PGresult *notice) {
     (void)notice;
 }
 
+const char *last_url(void) {
+    return connected_url;
+}
+
 PGconn *connect_to(const char *url) {
     PGconn *conn = PQconnectdb(url);
+    connected_url = url;
     if (PQstatus(conn) != CONNECTION_OK) {
         fail_msg("%s", PQerrorMessage(conn));
     }

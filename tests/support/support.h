@@ -18,6 +18,7 @@
 const char *database_new(void);
 
 PGconn *connect_to(const char *url);
+const char *last_url(void); /* that it was given */
 
 /** Runs SQL (printf-like) that has to work. */
 void sql(PGconn *conn, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -46,6 +47,10 @@ void record_calls(PGconn *conn);
 /** Looks at it for the steps s1, s2 …: none was called after it was committed, and none after a
  * later one of its run had begun. */
 void check_calls(PGconn *conn);
+
+/** A group's teardown: looks at what has to be true of the database that connect_to() was last
+ * given, at any instant and whatever crashed (invariants.c). */
+int invariants_hold(void **state);
 
 /** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url.
  * `failpoint` may be NULL; arguments end with NULL. Workers get the test module. */
