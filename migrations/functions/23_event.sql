@@ -154,7 +154,9 @@ begin
         looked := looked + 1;
         chosen := durable_internal.event_for(w);
         continue when chosen is null;
-        perform from durable_internal.wait where wait_id = w.wait_id for update skip locked;
+        delete from durable_internal.wait
+         where ctid = any (array(select t.ctid from durable_internal.wait t where t.wait_id = w.wait_id
+                                    for update skip locked));
         if not found then  -- gone just now; or held, by an open cancel: looked at again later
             insert into durable_internal.event_inbox (seq, wait_id)
             select w.wait_id, w.wait_id
@@ -162,17 +164,20 @@ begin
             held := held + found::int;
             continue;
         end if;
-        delete from durable_internal.wait where wait_id = w.wait_id;
-        insert into durable_internal.delivery (event_seq, run_id, wait_id)
-        values (chosen, w.run_id, w.wait_id);
-        update durable_internal.event e set received = true where e.seq = chosen and not e.received;
-        insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
-                                           committed_at, name, kind, result)
-        select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-               'wait_event', durable_internal.received_event(e)
-          from durable_internal.event e
-         where e.seq = chosen
-            on conflict (run_id, position) do nothing;
+        with received as (
+            update durable_internal.event e set received = true where e.seq = chosen and not e.received
+        ), delivered as (
+            insert into durable_internal.delivery (event_seq, run_id, wait_id)
+            values (chosen, w.run_id, w.wait_id)
+        ), remembered as (
+            insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
+                                               committed_at, name, kind, result)
+            select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
+                   'wait_event', durable_internal.received_event(e)
+              from durable_internal.event e
+             where e.seq = chosen
+                on conflict (run_id, position) do nothing
+        )
         insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at,
                                             worker_id, lane_id, attempt, remembered, bytes, resumed,
                                             deadline)
@@ -190,16 +195,17 @@ begin
     if cardinality(runs) > 0 then
         delete from durable_internal.timer t where t.run_id = any (runs) and t.kind = 'wait_timeout';
     end if;
-    if met > 0 then
+    if met > 0 and looked >= match_events.most then
         -- An event that met as many waits as we look at may have more.
         insert into durable_internal.event_inbox (seq, event_seq)
         select i.seq, i.event_seq
           from unnest(inbox) as i
           join durable_internal.event e on e.seq = i.event_seq
-         where looked >= match_events.most
-           and exists (select from durable_internal.wait w
+         where exists (select from durable_internal.wait w
                         where w.namespace_id = e.namespace_id and w.event = e.name
                           and w.correlation_key = e.correlation_key);
+    end if;
+    if met > 0 then
         perform durable_internal.wake_workers();
     end if;
     return greatest(cardinality(inbox) + met - held, 0);

@@ -5,6 +5,8 @@
 #include <libpq-fe.h>
 #include <stdint.h>
 
+#define GAP_US 20000 /* between two lone starts: the system is idle again */
+
 /** Ends the program with the server's words if the statement failed. `result` is yours. */
 PGresult *must(PGconn *conn, PGresult *result);
 

@@ -4,9 +4,11 @@
  *
  * Usage: bench_ceiling URL drain|recipe|steps CONNECTIONS RUNS     prints runs a second
  *        bench_ceiling URL start|start_bulk CONNECTIONS SECONDS    prints starts a second
+ *        bench_ceiling URL latency 1 COUNT                         prints p50 and p99, in ms
  * `recipe`: the claim does not read the payloads that a worker would need. */
 #include "bench.h"
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +131,34 @@ static void *start(void *context) {
     return context;
 }
 
+/* A lone start that notifies, until a listener has claimed it with its payload: both commits reach
+ * the disk. */
+static void latency(int count) {
+    PGconn *starter = bench_connect(url), *listener = bench_connect(url);
+    int64_t *samples = calloc((size_t)count, sizeof *samples);
+    run_sql(listener, SETTINGS);
+    run_sql(listener, "listen started");
+    prepare(listener, "claim", claim);
+    prepare(starter, "start", START("cast($1 as jsonb)") " returning pg_notify('started', '')");
+    for (int i = -20; i < count; i++) { /* the first ones for plans and caches */
+        sleep_us(GAP_US);
+        int64_t began_ns = clock_ns();
+        execute(starter, "start", 1, (const char *[]){ "{}" });
+        struct pollfd heard = { .fd = PQsocket(listener), .events = POLLIN };
+        PGnotify *notify = NULL;
+        while (notify == NULL && poll(&heard, 1, 10000) == 1 && PQconsumeInput(listener) == 1) {
+            notify = PQnotifies(listener);
+        }
+        PQfreemem(notify);
+        free(claim_next(listener));
+        samples[i < 0 ? 0 : i] = clock_ns() - began_ns;
+    }
+    print_percentiles(samples, count);
+    free(samples);
+    PQfinish(starter);
+    PQfinish(listener);
+}
+
 int main(int argc, char **argv) {
     if (argc != 5) {
         (void)fprintf(stderr, "usage: bench_ceiling URL WORK CONNECTIONS AMOUNT\n");
@@ -137,7 +167,9 @@ int main(int argc, char **argv) {
     url = argv[1];
     work = argv[2];
     int connections = (int)strtol(argv[3], NULL, 10);
-    if (strncmp(work, "start", 5) == 0) {
+    if (strcmp(work, "latency") == 0) {
+        latency((int)strtol(argv[4], NULL, 10));
+    } else if (strncmp(work, "start", 5) == 0) {
         seconds = strtod(argv[4], NULL);
         double took = run_threads(connections, start, NULL);
         (void)printf("%.0f\n", (double)started / took);

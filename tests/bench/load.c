@@ -1,13 +1,15 @@
 /* Durable Jobs under load, from outside: what the bench asks of a database with a scheduler and a
  * worker.
  *
- * Usage: bench_load URL drain RUNS                 lets go of the queue; prints runs a second
- *        bench_load URL rate SECONDS BACKLOG       prints runs a second of each tenth of the time,
- *                                                  while starts keep the backlog at BACKLOG (0: no
- * starts) bench_load URL start CONNECTIONS SECONDS  prints starts a second, one run each bench_load
- * URL start_bulk CONNECTIONS SECONDS  … 1,000 runs each bench_load URL latency COUNT prints p50 and
- * p99 of start → handler, in ms bench_load URL event COUNT                … of event → handler goes
- * on The handlers are those of bench_module.c. */
+ * - bench_load URL drain RUNS: lets go of the queue; prints runs a second
+ * - bench_load URL rate SECONDS BACKLOG: prints runs a second of each tenth of the time, while
+ *   starts keep the backlog at BACKLOG (0: no starts)
+ * - bench_load URL start CONNECTIONS SECONDS: prints starts a second, one run each
+ * - bench_load URL start_bulk CONNECTIONS SECONDS: … 1,000 runs each
+ * - bench_load URL latency COUNT: prints p50 and p99 of start → handler, in ms
+ * - bench_load URL event COUNT: … of event → handler goes on
+ *
+ * The handlers are those of bench_module.c. */
 #include "bench.h"
 
 #include <fcntl.h>
@@ -23,7 +25,6 @@
 
 #define BULK "1000"
 #define GIVE_UP_S 600
-#define GAP_US 20000 /* between two lone starts: the system is idle again */
 
 static const char *url;
 static bool bulk;
