@@ -29,8 +29,8 @@ CALL(
     DB_TEXT_ARRAY);
 CALL(CALL_CLAIM, "claim", "select * from durable_internal.claim($1, $2, $3)", DB_UUID, DB_INT4,
      DB_INT4);
-CALL(CALL_CLAIM_TURN, "claim_turn", "select * from durable_internal.claim_turn($1, $2, $3, $4, $5)",
-     DB_UUID, DB_INT4, DB_BOOL, DB_INT4, DB_INT4);
+CALL(CALL_CLAIM_TURN, "claim_turn", "select * from durable_internal.claim($1, $2, $3, $4, $5)",
+     DB_UUID, DB_INT4, DB_INT4, DB_INT4, DB_BOOL);
 CALL(CALL_BEAT, "beat", "select * from durable_internal.beat($1, $2, $3, $4)", DB_UUID,
      DB_UUID_ARRAY, DB_INT8_ARRAY, DB_BOOL);
 CALL(CALL_RECONCILE, "reconcile", "select * from durable_internal.reconcile($1, $2, $3, $4, $5)",

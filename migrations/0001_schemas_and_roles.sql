@@ -47,7 +47,7 @@ create table durable_internal.namespace_role (
 create sequence durable_internal.order_seq as bigint cache 1;
 
 -- What was committed under a fence has it alone. Only a lease that a crash forgot may have had a number that is given
--- again (claim_turn), so a worker's fence counts together with its id.
+-- again (claim), so a worker's fence counts together with its id.
 create sequence durable_internal.fence_seq as bigint cache 1;
 
 -- 2: somebody idle listens, and a hint would help; 1: nobody does. A sequence, because its value is

@@ -186,7 +186,7 @@ static void reconcile_done(struct db_batch *batch) {
 
 /* Tells the database which runs we have, all of them: what it granted in an answer that never came
  * goes back, and it says which of ours a crash has made it forget. Before the next claim, because
- * that might be given a forgotten fence again (claim_turn in 21_claim.sql). Only while no claim is
+ * that might be given a forgotten fence again (21_claim.sql). Only while no claim is
  * on its way: its runs would be given back too. */
 void reconcile_send(struct worker_line *line) {
     dj_worker *worker = line->worker;

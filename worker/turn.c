@@ -1,6 +1,6 @@
 /* A turn commits what finished since the last turn and claims runs for the slots this sets free, in
  * one transaction and one round trip; with nothing to commit it only claims, and does not wait for
- * the disk (claim_turn in 21_claim.sql says why it need not). One is in flight on each line, and a
+ * the disk (21_claim.sql says why it need not). One is in flight on each line, and a
  * run stays with its line: what finishes meanwhile waits for the next, so batches grow by
  * themselves under load and cost nothing if idle. On the loop thread; handlers' threads only put
  * runs into worker->outcomes.
@@ -493,7 +493,6 @@ void turn_start(struct worker_line *line) {
     const struct db_call *calls[3];
     struct db_params *params[3];
     int count = 0;
-    params_add_uuid(&claim, &worker->id);
     if (committing) {
         params_add_uuid(&lock, &worker->id);
         params_add_int4(&lock, worker->number);
@@ -502,14 +501,16 @@ void turn_start(struct worker_line *line) {
         params_commit(&commit, line);
         calls[count] = &CALL_COMMIT;
         params[count++] = &commit;
-    } else {
-        params_add_int4(&claim, worker->number);
-        params_add_bool(&claim, matching);
-        worker->event_hinted = false;
     }
     if (line->slots_asked > 0 || matching) {
+        params_add_uuid(&claim, &worker->id);
         params_add_int4(&claim, line->slots_asked);
         params_add_int4(&claim, CLAIM_BYTES_MAX);
+        if (!committing) {
+            params_add_int4(&claim, worker->number);
+            params_add_bool(&claim, matching);
+            worker->event_hinted = false;
+        }
         calls[count] = committing ? &CALL_CLAIM : &CALL_CLAIM_TURN;
         params[count++] = &claim;
         line->hints_asked = worker->hints;

@@ -16,9 +16,19 @@ begin
     perform from durable_internal.worker w
       where w.id = lock_turn.worker_id and w.number = lock_turn.number and w.alive;
     if not found then
-        perform durable_internal.fail('DJ005', format('worker %s is not alive', lock_turn.worker_id),
-                                      'Stop its runs; register again for a new worker id.');
+        perform durable_internal.fail_dead(lock_turn.worker_id);
     end if;
+end
+$$;
+
+-- A worker that was declared dead calls.
+create or replace function durable_internal.fail_dead(worker_id uuid)
+returns void
+language plpgsql immutable
+as $$
+begin
+    perform durable_internal.fail('DJ005', format('worker %s is not alive', fail_dead.worker_id),
+                                  'Stop its runs; register again for a new worker id.');
 end
 $$;
 
@@ -68,9 +78,21 @@ $$;
 -- Lanes of one priority are taken together: what each may give is read from their heads without locks,
 -- then each lane gives that many, passing over what others hold. Scans begin at the lanes' marks.
 --
--- Locks the ready rows that it takes. After lock_turn (and the commit) in a worker's turn. When it gives less than
--- was asked, the worker is about to be idle: it raises the flag, and asks once more before it sleeps.
-create or replace function durable_internal.claim(worker_id uuid, slots int, bytes_max int)
+-- In a worker's turn it comes after lock_turn and the commit. A turn that has nothing to commit is this alone: then the
+-- worker gives its `number`, and it does what lock_turn does. If the worker was told of an event, it lets it `match` first,
+-- so that a run that waited goes on without a way round by the scheduler; who finds another one matching leaves it to
+-- that one, or to the scheduler's next look.
+--
+-- Such a turn's commit does not wait for the disk, nor for a standby. What a crash forgets then is that the run was
+-- leased: it is ready again, and nobody has seen it otherwise. Whatever a handler makes durable under such a lease is a
+-- later commit, and what comes earlier in the log is on the disk with it. The number that the forgotten lease had may be
+-- given again, so a number alone is no fence: commit() compares the worker too, and a worker that has lost a connection
+-- calls reconcile() before its next claim, which tells it which of its leases were forgotten.
+--
+-- Locks the ready rows that it takes. When it gives less than was asked, the worker is about to be idle: it raises the
+-- flag, and asks once more before it sleeps. Raises DJ005: the worker was declared dead.
+create or replace function durable_internal.claim(worker_id uuid, slots int, bytes_max int,
+                                                  number int default null, match boolean default false)
 returns table (run_id uuid, fence bigint, job text, queue text, attempt int, payload jsonb, memory text[],
                bytes int)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -87,10 +109,22 @@ declare
     served text[];  -- queues; null: all
     paused text[];
 begin
+    if number is not null then
+        perform pg_advisory_xact_lock_shared(durable_internal.worker_lock_class(), number);
+        perform set_config('synchronous_commit', 'off', true);
+        if match and pg_try_advisory_xact_lock(durable_internal.worker_lock_class(), -1)
+           and durable_internal.match_events(100) >= 100 then
+            perform durable_internal.wake_scheduler();
+        end if;
+    end if;
+
     -- Three small queries: one that joins them costs twice as much before it has read a row.
     select w.namespace_id, w.jobs, w.queues into tenant, known, served
       from durable_internal.worker w
-     where w.id = claim.worker_id;
+     where w.id = claim.worker_id and w.alive and w.number = coalesce(claim.number, w.number);
+    if not found then
+        perform durable_internal.fail_dead(claim.worker_id);
+    end if;
     select coalesce(array_agg(q.name), '{}') into paused
       from durable_internal.queue q
      where q.namespace_id = tenant and q.paused;
@@ -161,32 +195,5 @@ begin
     if room > 0 then
         perform durable_internal.raise_flag('durable_internal.worker_idle');
     end if;
-end
-$$;
-
--- A turn that has nothing to commit: lock_turn and claim, and before it, if the worker was told of an event, a match: so
--- a run that waited for it goes on without a way round by the scheduler. Who finds another one matching leaves
--- it to that one, or to the scheduler's next look. Its commit does not wait for the disk, nor for a standby.
---
--- What a crash forgets then is that the run was leased: it is ready again, and nobody has seen it otherwise. Whatever a
--- handler makes durable under such a lease is a later commit, and what comes earlier in the log is on the disk with it.
--- The number that the forgotten lease had may be given again, so a number alone is no fence: commit() compares
--- the worker too, and a worker that has lost a connection calls reconcile() before its next claim, which tells it
--- which of its leases were forgotten.
-create or replace function durable_internal.claim_turn(worker_id uuid, number int, match boolean, slots int,
-                                                       bytes_max int)
-returns table (run_id uuid, fence bigint, job text, queue text, attempt int, payload jsonb, memory text[],
-               bytes int)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform durable_internal.lock_turn(claim_turn.worker_id, claim_turn.number);
-    perform set_config('synchronous_commit', 'off', true);
-    if match and pg_try_advisory_xact_lock(durable_internal.worker_lock_class(), -1)
-       and durable_internal.match_events(100) >= 100 then
-        perform durable_internal.wake_scheduler();
-    end if;
-    return query select c.* from durable_internal.claim(claim_turn.worker_id, claim_turn.slots,
-                                                        claim_turn.bytes_max) as c;
 end
 $$;

@@ -101,7 +101,7 @@ $$;
 -- Commits a turn: steps, ends, and everything else that handlers came to, for many runs at once.
 --
 -- Guarantees 3, 4, 10. Each group begins by locking the lease rows that are still the worker's, by run, fence and worker
--- (claim_turn() says why a fence is not enough), and passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
+-- (claim() says why a fence is not enough), and passes over rows that somebody holds; what is not locked then is looked at plainly: gone = lost;
 -- there = held by an open transaction (a user's cancel, say), so it is said again next turn. What a
 -- cancel, a reap or a takeover deletes is the same row, so one waits for the other and sees the truth.
 --

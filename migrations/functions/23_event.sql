@@ -104,7 +104,7 @@ $$;
 -- this function waits for a client), a wait is given by `delete … returning`, and delivery's keys are the
 -- referee. An event for more waits than `most` goes back into the inbox until all are served.
 --
--- Locks: its own advisory lock, then waits by number, then their timers. Called by match_turn and claim_turn.
+-- Locks: its own advisory lock, then waits by number, then their timers. Called by match_turn and claim.
 create or replace function durable_internal.match_events(most int)
 returns int
 language plpgsql volatile

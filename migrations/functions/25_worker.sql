@@ -62,8 +62,7 @@ begin
     perform durable_internal.plan_by_index();
     perform from durable_internal.worker w where w.id = worker_session.worker_id and w.alive;
     if not found then
-        perform durable_internal.fail('DJ005', format('worker %s is not alive', worker_session.worker_id),
-                                      'Stop its runs; register again for a new worker id.');
+        perform durable_internal.fail_dead(worker_session.worker_id);
     end if;
     insert into durable_internal.worker_session (worker_id, pid, backend_start)
     select worker_session.worker_id, a.pid, a.backend_start
@@ -85,8 +84,7 @@ begin
        set beat_at = clock_timestamp(), in_hand = cardinality(beat.runs), draining = beat.draining
      where w.id = beat.worker_id and w.alive;
     if not found then
-        perform durable_internal.fail('DJ005', format('worker %s is not alive', beat.worker_id),
-                                      'Stop its runs; register again for a new worker id.');
+        perform durable_internal.fail_dead(beat.worker_id);
     end if;
     return query select l.run_id, l.fence from durable_internal.lost_leases(beat.worker_id, beat.runs, beat.fences) as l;
 end
@@ -109,7 +107,7 @@ end
 $$;
 
 -- After a lost connection: gives back what the database leased to the worker and it never heard of, and answers those of
--- the runs in hand that are not the worker's any more: a crash may have forgotten their leases (claim_turn). `runs` is what
+-- the runs in hand that are not the worker's any more: a crash may have forgotten their leases (claim). `runs` is what
 -- it has in hand, all of it. Raises DJ005: declared dead.
 --
 -- The sessions that the worker has lost may still be at work on what they were sent last: they are ended first, and

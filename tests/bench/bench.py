@@ -153,26 +153,26 @@ def bench_start(quick):
                f"{connections} connections" + (", 1,000 a call" if connections == 2 else ""))
 
 
-def lone(name, count, bars):
+def lone(name, count, bars, rounds):
     """Beside it plain SQL: a start that notifies, and a claim. In rounds, because the machine's mood counts most here."""
     plain, ours = [], []
-    for _ in range(4):
+    for _ in range(rounds):
         psql(PLAIN, "-v", "runs=0", "-f", f"{FOLDER}/plain.sql")
-        plain.append([float(ms) for ms in program("bench_ceiling", PLAIN, "latency", 1, count // 4).split()])
+        plain.append([float(ms) for ms in program("bench_ceiling", PLAIN, "latency", 1, count // rounds).split()])
         with database("bench_template") as url, fleet(url):
             program("bench_load", url, name, 20)  # plans, caches, a first thread
-            ours.append([float(ms) for ms in program("bench_load", url, name, count // 4).split()])
+            ours.append([float(ms) for ms in program("bench_load", url, name, count // rounds).split()])
     for i, percentile in enumerate(("p50", "p99")):
         figure(f"{name}_{percentile}", statistics.median(r[i] for r in ours), "ms", bar=bars[i],
                note=f"plain SQL, start and claim: {statistics.median(r[i] for r in plain):.2f}")
 
 
 def bench_latency(quick):
-    lone("latency", 200 if quick else 2000, ("<= 1.2", "<= 3"))
+    lone("latency", 200 if quick else 2000, ("<= 1.2", "<= 3"), 1 if quick else 4)
 
 
 def bench_event(quick):
-    lone("event", 100 if quick else 2000, ("<= 2", "<= 4"))
+    lone("event", 100 if quick else 2000, ("<= 2", "<= 4"), 1 if quick else 4)
 
 
 def bench_worker(quick):

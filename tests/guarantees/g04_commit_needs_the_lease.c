@@ -73,7 +73,7 @@ static void a_forgotten_lease_commits_nothing_even_if_its_number_is_given_again(
     (void)snprintf(second, sizeof second, "%s", worker_new(conn, "by-hand"));
     const char *id = sql_text(conn, "select durable.start('by-hand')");
     const char *claim = "create temp table %s as select c.* from durable_internal.worker w, "
-                        "durable_internal.claim_turn(w.id, w.number, false, 1, 1000000) as c "
+                        "durable_internal.claim(w.id, 1, 1000000, w.number) as c "
                         "where w.id = '%s'";
     sql(conn, "create temp table before as table durable_internal.ready");
     sql(conn, claim, "forgotten", first);
