@@ -32,8 +32,22 @@ returns int
 language plpgsql stable security definer
 as $$
 begin
+    if current_setting('durable.namespace', true) <> '' and pg_has_role(session_user, 'durable_api', 'member') then
+        return current_setting('durable.namespace')::int;
+    end if;
     return coalesce((select r.namespace_id from durable_internal.namespace_role r
                       where r.role operator(pg_catalog.=) session_user), 1);
+end
+$$;
+
+-- Makes the rest of this transaction one of a namespace. The first call of what durable-server does for an API key. The
+-- setting counts only for logins that are members of durable_api: others may set it, and nothing comes of that.
+create or replace function durable_internal.as_namespace(namespace_id int)
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform set_config('durable.namespace', namespace_id::text, true);
 end
 $$;
 
