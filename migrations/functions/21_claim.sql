@@ -59,6 +59,21 @@ begin
 end
 $$;
 
+-- What a call over HTTP says of its run, beside what every claim brings.
+create or replace function durable_internal.facts_of(run_id uuid)
+returns jsonb
+language plpgsql stable
+as $$
+begin
+    return (select jsonb_build_object('maxAttempts', p.max_attempts, 'createdAt', durable_internal.json_time(r.created_at),
+                                      'namespace', n.name, 'version', r.version, 'tags', coalesce(r.tags, '{}'))
+              from durable_internal.run r
+              join durable_internal.namespace n on n.id = r.namespace_id
+             cross join lateral durable_internal.retry_policy(r.id) as p
+             where r.id = facts_of.run_id);
+end
+$$;
+
 -- A function of its own, so that a claim that does not need it opens none of the partitions of `run`.
 create or replace function durable_internal.payload_of(run_id uuid)
 returns jsonb
@@ -94,7 +109,7 @@ $$;
 create or replace function durable_internal.claim(worker_id uuid, slots int, bytes_max int,
                                                   number int default null, match boolean default false)
 returns table (run_id uuid, fence bigint, job text, queue text, attempt int, payload jsonb, memory text[],
-               bytes int)
+               bytes int, facts jsonb)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -107,6 +122,7 @@ declare
     tenant int;
     known text[];   -- jobs
     served text[];  -- queues; null: all
+    called text[];  -- jobs that are called over HTTP
     paused text[];
 begin
     if number is not null then
@@ -119,7 +135,7 @@ begin
     end if;
 
     -- Three small queries: one that joins them costs twice as much before it has read a row.
-    select w.namespace_id, w.jobs, w.queues into tenant, known, served
+    select w.namespace_id, w.jobs || w.endpoint_jobs, w.queues, w.endpoint_jobs into tenant, known, served, called
       from durable_internal.worker w
      where w.id = claim.worker_id and w.alive and w.number = coalesce(claim.number, w.number);
     if not found then
@@ -185,7 +201,8 @@ begin
         )
         select f.run_id, f.fence, f.job, f.queue, f.attempt + (not f.resumed)::int,
                coalesce(f.payload, durable_internal.payload_of(f.run_id)),
-               case when f.attempt > 0 then durable_internal.memory_of(f.run_id) end, f.bytes
+               case when f.attempt > 0 then durable_internal.memory_of(f.run_id) end, f.bytes,
+               case when f.job = any (called) then durable_internal.facts_of(f.run_id) end
           from fit f
          order by f.seq;
         get diagnostics given = row_count;

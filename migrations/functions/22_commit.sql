@@ -8,6 +8,9 @@ returns void
 language plpgsql volatile
 as $$
 #variable_conflict use_column
+declare
+    parent uuid;
+    child uuid;
 begin
     update durable_internal.run r
        set status = end_run.status,
@@ -24,12 +27,26 @@ begin
               from durable_internal.lane
               join durable_internal.queue q on q.namespace_id = lane.namespace_id and q.name = lane.queue
              where lane.id = l.lane_id and end_run.dead_letter) as letters
-     where r.id = l.run_id and r.status is null;
+     where r.id = l.run_id and r.status is null
+    returning r.parent_run_id into parent;
     if not found then
         raise exception 'run % is in hand and has ended', l.run_id;
     end if;
     if l.deadline then
         delete from durable_internal.timer t where t.run_id = l.run_id and t.kind = 'run_timeout';
+    end if;
+    if parent is not null then
+        perform durable_internal.tell_parent(array[l.run_id]);
+    end if;
+    if status = 'cancelled' then  -- a child is started under its parent's lease: it is seen here, or it was refused
+        for child in select r.id from durable_internal.run r
+                      where r.parent_run_id = l.run_id and r.status is null order by r.id loop
+            l := durable_internal.take_out(child);
+            if l.run_id is not null then
+                perform durable_internal.end_run(l, 'cancelled',
+                    '{"name": "Cancelled", "message": "its parent was cancelled", "retryable": false}');
+            end if;
+        end loop;
     end if;
 end
 $$;
@@ -112,7 +129,7 @@ $$;
 --
 --   steps    results of steps: the run stays in hand
 --   dones    completed runs
---   others   op and detail: wait, sleep, yield, fail, step_retry, park (see the branches)
+--   others   op and detail: wait, sleep, yield, fail, step_retry, park, answer, rest (see the branches)
 --   logs     lines of runs in the groups before, kept only if their commit is
 --
 -- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
@@ -139,6 +156,7 @@ declare
     fresh uuid[];
     done uuid[];
     timed uuid[];
+    children uuid[];
     whole boolean;
     repeated boolean := false;
 begin
@@ -201,8 +219,15 @@ begin
                    fence = h.fence, worker_id = h.worker_id
               from held h
              where r.id = any (array[h.run_id])
+            returning r.id, r.parent_run_id
         )
-        select array_agg(h.run_id), array_agg(h.run_id) filter (where h.deadline) into done, timed from held h;
+        select array_agg(h.run_id), array_agg(h.run_id) filter (where h.deadline),
+               (select array_agg(e.id) from ended e where e.parent_run_id is not null)
+          into done, timed, children
+          from held h;
+        if children is not null then
+            perform durable_internal.tell_parent(children);
+        end if;
         if timed is not null then
             delete from durable_internal.timer t where t.run_id = any (timed) and t.kind = 'run_timeout';
         end if;
@@ -252,16 +277,9 @@ begin
         when 'wait' then
             perform durable_internal.begin_wait(l, one.detail);
         when 'sleep' then
-            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
-                                                attempt_started_at, worker_id, lane_id, attempt,
-                                                remembered, bytes, position, deadline, name)
-            values (l.run_id, 'sleep',
-                    coalesce(timestamptz 'epoch' + (one.detail ->> 'untilUs')::bigint * interval '1 us',
-                             instant + (one.detail ->> 'ms')::bigint * interval '1 ms'),
-                    instant, l.fence, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
-                    l.attempt, l.remembered, l.bytes, (one.detail ->> 'position')::int, l.deadline,
-                    one.detail ->> 'name');
-            perform durable_internal.wake_scheduler();
+            perform durable_internal.begin_sleep(l, (one.detail ->> 'position')::int, one.detail ->> 'name',
+                coalesce(timestamptz 'epoch' + (one.detail ->> 'untilUs')::bigint * interval '1 us',
+                         clock_timestamp() + (one.detail ->> 'ms')::bigint * interval '1 ms'));
         when 'yield' then
             perform durable_internal.make_ready(l, resumed => true);
         when 'fail' then
@@ -269,28 +287,65 @@ begin
                 (one.detail ->> 'retryAfterMs')::bigint * interval '1 ms',
                 coalesce((one.detail ->> 'permanent')::boolean, false));
         when 'step_retry' then
-            insert into durable_internal.step_try (run_id, attempt, fence, at, name, error)
-            values (l.run_id, l.attempt, l.fence, instant, one.detail ->> 'name', one.detail -> 'error');
-            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
-                                                attempt_started_at, worker_id, lane_id, attempt,
-                                                remembered, bytes, deadline, name)
-            values (l.run_id, 'step_retry',
-                    instant + coalesce((one.detail ->> 'retryAfterMs')::bigint * interval '1 ms',
-                        durable_internal.backoff_delay(
-                            (select p.backoff from durable_internal.retry_policy(l.run_id) as p)
-                            || coalesce(one.detail -> 'backoff', '{}'), (one.detail ->> 'tries')::int)),
-                    instant, l.fence, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
-                    l.attempt, l.remembered, l.bytes, l.deadline, one.detail ->> 'name');
-            perform durable_internal.wake_scheduler();
+            perform durable_internal.begin_step_retry(l, one.detail);
         when 'park' then
-            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at,
-                                                attempt_started_at, worker_id, lane_id, attempt,
-                                                remembered, bytes, deadline, detail)
-            values (l.run_id, 'version', 'infinity', instant, l.fence, l.started_at,
-                    l.attempt_started_at, l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes,
-                    l.deadline, one.detail);
+            perform durable_internal.begin_park(l, one.detail);
+        when 'answer' then
+            perform durable_internal.apply_answer(l, one.detail);
+        when 'rest' then
+            perform durable_internal.endpoint_rest((select r.namespace_id from durable_internal.lane r where r.id = l.lane_id),
+                one.detail ->> 'endpoint', one.detail ->> 'reason', (one.detail ->> 'restMs')::bigint);
+            perform durable_internal.make_ready(l, resumed => true);
         end case;
     end loop;
+end
+$$;
+
+-- Ways of a run out of its worker's hands, until something is due. `l` is its lease, which the caller deletes.
+create or replace function durable_internal.begin_sleep(l durable_internal.lease, place int, name text, due timestamptz)
+returns void
+language plpgsql volatile
+as $$
+begin
+    insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, attempt_started_at, worker_id,
+                                        lane_id, attempt, remembered, bytes, position, deadline, name)
+    values (l.run_id, 'sleep', begin_sleep.due, clock_timestamp(), l.fence, l.started_at, l.attempt_started_at,
+            l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, begin_sleep.place, l.deadline, begin_sleep.name);
+    perform durable_internal.wake_scheduler();
+end
+$$;
+
+create or replace function durable_internal.begin_step_retry(l durable_internal.lease, detail jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    instant timestamptz := clock_timestamp();
+begin
+    insert into durable_internal.step_try (run_id, attempt, fence, at, name, error)
+    values (l.run_id, l.attempt, l.fence, instant, detail ->> 'name', detail -> 'error');
+    insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, attempt_started_at, worker_id,
+                                        lane_id, attempt, remembered, bytes, deadline, name)
+    values (l.run_id, 'step_retry',
+            instant + coalesce((detail ->> 'retryAfterMs')::bigint * interval '1 ms',
+                durable_internal.backoff_delay(
+                    (select p.backoff from durable_internal.retry_policy(l.run_id) as p)
+                    || coalesce(detail -> 'backoff', '{}'), (detail ->> 'tries')::int)),
+            instant, l.fence, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id, l.attempt,
+            l.remembered, l.bytes, l.deadline, detail ->> 'name');
+    perform durable_internal.wake_scheduler();
+end
+$$;
+
+create or replace function durable_internal.begin_park(l durable_internal.lease, detail jsonb)
+returns void
+language plpgsql volatile
+as $$
+begin
+    insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, attempt_started_at, worker_id,
+                                        lane_id, attempt, remembered, bytes, deadline, detail)
+    values (l.run_id, 'version', 'infinity', clock_timestamp(), l.fence, l.started_at, l.attempt_started_at,
+            l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.deadline, begin_park.detail);
 end
 $$;
 

@@ -171,9 +171,12 @@ begin
             values (chosen, w.run_id, w.wait_id)
         ), remembered as (
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
-                                               committed_at, name, kind, result)
+                                               committed_at, name, kind, result, error)
             select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-                   'wait_event', durable_internal.received_event(e)
+                   case when w.event = '$child' then 'child' else 'wait_event' end,
+                   case when w.event <> '$child' then durable_internal.received_event(e)
+                        when e.payload ->> 'status' = 'completed' then e.payload -> 'result' end,
+                   case when w.event = '$child' and e.payload ->> 'status' <> 'completed' then e.payload -> 'error' end
               from durable_internal.event e
              where e.seq = chosen
                 on conflict (run_id, position) do nothing

@@ -31,13 +31,24 @@ as $$
             case when exists (select from durable_internal.queue q where q.namespace_id = l.namespace_id
                                  and q.name = l.queue and q.paused)
                  then jsonb_build_object('kind', 'paused', 'queue', l.queue)
+                 when exists (select from durable_internal.endpoint_job j
+                               join durable_internal.endpoint e on e.namespace_id = j.namespace_id and e.name = j.endpoint
+                              where j.namespace_id = l.namespace_id and j.job = l.job
+                                and (e.paused or e.rest_until > clock_timestamp()))
+                 then (select jsonb_build_object('kind', 'endpoint', 'endpoint', e.name, 'paused', e.paused, 'until',
+                                                 e.rest_until, 'reason', e.last_error)
+                         from durable_internal.endpoint_job j
+                         join durable_internal.endpoint e on e.namespace_id = j.namespace_id and e.name = j.endpoint
+                        where j.namespace_id = l.namespace_id and j.job = l.job)
                  else jsonb_build_object('kind', 'worker', 'job', l.job, 'queue', l.queue, 'served',
                           exists (select from durable_internal.worker w
                                    where w.alive and not w.draining and w.namespace_id = l.namespace_id
-                                     and l.job = any (w.jobs)
+                                     and l.job = any (w.jobs || w.endpoint_jobs)
                                      and (w.queues is null or l.queue = any (w.queues)))) end
-        when 'wait' then jsonb_build_object('kind', 'event', 'event', p.name, 'correlationKey',
-                             p.correlation_key, 'step', p.step, 'since', p.since, 'until', p.due_at)
+        when 'wait' then case when p.name = '$child' then
+                             jsonb_build_object('kind', 'child', 'runId', p.correlation_key, 'step', p.step, 'since', p.since)
+                         else jsonb_build_object('kind', 'event', 'event', p.name, 'correlationKey',
+                             p.correlation_key, 'step', p.step, 'since', p.since, 'until', p.due_at) end
         when 'start' then jsonb_build_object('kind', 'time', 'until', p.due_at)
         when 'retry' then jsonb_build_object('kind', 'retry', 'until', p.due_at)
         when 'step_retry' then jsonb_build_object('kind', 'retry', 'step', p.step, 'until', p.due_at)
@@ -116,7 +127,7 @@ select e.id, n.name as namespace, e.name, nullif(e.correlation_key, '') as corre
        e.idempotency_key, e.sent_at
   from durable_internal.event e
   join durable_internal.namespace n on n.id = e.namespace_id
- where e.namespace_id = (select durable_internal.session_namespace());
+ where e.namespace_id = (select durable_internal.session_namespace()) and e.name <> '$child';
 
 create or replace view durable.queues with (security_barrier) as
 select names.name, null::int as concurrency, null::int as key_concurrency, null::int as rate_limit,
@@ -181,6 +192,13 @@ begin
             format('worker %s has run it since %s', r.worker_id, r.since)
         when r.waiting_for ->> 'kind' = 'paused' then
             format('queue %s is paused; durable.resume_queue() lets it go on', r.queue)
+        when r.waiting_for ->> 'kind' = 'endpoint' and (r.waiting_for ->> 'paused')::boolean then
+            format('endpoint %s is paused', r.waiting_for ->> 'endpoint')
+        when r.waiting_for ->> 'kind' = 'endpoint' then
+            format('endpoint %s does not answer (%s); it is tried again at %s', r.waiting_for ->> 'endpoint',
+                   r.waiting_for ->> 'reason', r.waiting_for ->> 'until')
+        when r.waiting_for ->> 'kind' = 'child' then
+            format('it waits for its child, run %s, to end', r.waiting_for ->> 'runId')
         when r.place = 'ready' and not (r.waiting_for ->> 'served')::boolean then
             format('no worker that is alive serves job %s in queue %s', r.job, r.queue)
         when r.place = 'ready' then

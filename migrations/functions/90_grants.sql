@@ -34,7 +34,9 @@ grant execute on function
         uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),
     durable_internal.commit_step_tx(uuid, uuid, bigint, int, int, text, jsonb, bigint),
     durable_internal.reconcile(uuid, int, uuid[], bigint[], int[]), durable_internal.worker_leave(uuid),
-    durable_internal.worker_crashed(uuid, uuid, bigint, text)
+    durable_internal.worker_crashed(uuid, uuid, bigint, text),
+    durable_internal.worker_endpoints(uuid), durable_internal.endpoint_well(uuid, text),
+    durable_internal.commit_secret()
     to durable_worker;
 
 grant execute on function durable_internal.uuid_v7() to durable_worker, durable_scheduler;
@@ -46,7 +48,13 @@ grant execute on function
     to durable_scheduler;
 
 grant execute on function
-    durable_internal.as_namespace(int),
+    durable_internal.as_namespace(int), durable_internal.commit_secret(),
+    durable_internal.commit_ops(uuid[], bigint[], uuid[], jsonb[]),
+    durable_internal.refuse_ops(uuid, bigint, uuid, text),
+    durable_internal.endpoint_put(int, text, text, boolean, int, interval),
+    durable_internal.endpoint_rotate(int, text), durable_internal.endpoint_secrets(int, text),
+    durable_internal.endpoint_synced(int, text, text, jsonb), durable_internal.endpoint_drop(int, text),
+    durable_internal.endpoint_pause(int, text, boolean),
     durable_internal.send_event(int, text, jsonb, text, text),
     durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
     durable_internal.reschedule_run(int, uuid, timestamptz)

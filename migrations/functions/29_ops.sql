@@ -1,0 +1,423 @@
+-- Ops: what handlers that are called over HTTP have come to. docs/protocol.md says what each is.
+
+-- Ends a run well whose row in `lease` the caller has deleted or is about to. Locks: the run, then its timers.
+create or replace function durable_internal.complete_run(l durable_internal.lease, result jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    parent uuid;
+begin
+    update durable_internal.run r
+       set status = 'completed', result = coalesce(complete_run.result, 'null'), finished_at = clock_timestamp(),
+           attempt = l.attempt, started_at = l.started_at, attempt_started_at = l.attempt_started_at,
+           fence = l.fence, worker_id = l.worker_id
+     where r.id = l.run_id and r.status is null
+    returning r.parent_run_id into parent;
+    if not found then
+        raise exception 'run % is in hand and has ended', l.run_id;
+    end if;
+    if l.deadline then
+        delete from durable_internal.timer t where t.run_id = l.run_id and t.kind = 'run_timeout';
+    end if;
+    if parent is not null then
+        perform durable_internal.tell_parent(array[l.run_id]);
+    end if;
+end
+$$;
+
+-- Tells the parents of runs that have just ended. A parent waits for an event of a name that nobody else can send, with
+-- the child's id as its key: so what is true of events and waits is true of children and parents.
+create or replace function durable_internal.tell_parent(children uuid[])
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform pg_current_xact_id();
+    with event as (
+        insert into durable_internal.event (seq, id, namespace_id, sent_at, name, correlation_key, payload)
+        select nextval('durable_internal.order_seq'), durable_internal.uuid_v7(), r.namespace_id, clock_timestamp(),
+               '$child', r.id::text,
+               jsonb_build_object('status', r.status, 'result', r.result, 'error', r.error)
+          from durable_internal.run r
+         where r.id = any (children)
+        returning seq
+    )
+    insert into durable_internal.event_inbox (seq, event_seq) select e.seq, e.seq from event e;
+    perform durable_internal.wake_matcher();
+end
+$$;
+
+-- A remembered op: the next position of the run. False: the name is there already, from a request whose answer was lost.
+create or replace function durable_internal.remember(inout l durable_internal.lease, name text, kind text, result jsonb,
+                                                     error jsonb, began timestamptz, out fresh boolean)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+begin
+    if l.remembered >= durable_internal.steps_max() then
+        perform durable_internal.fail('DJ004', format('step %s is number %s; the limit is %s', name, l.remembered + 1,
+                                                      durable_internal.steps_max()));
+    end if;
+    insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
+                                       kind, result, error, by_name)
+    values (l.run_id, l.remembered + 1, l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
+            clock_timestamp(), remember.name, remember.kind, remember.result, remember.error, true)
+        on conflict (run_id, name) where by_name do nothing;
+    fresh := found;
+    if fresh then
+        l.remembered := l.remembered + 1;
+        l.bytes := l.bytes + coalesce(pg_column_size(remember.result), 0) + coalesce(pg_column_size(remember.error), 0);
+        if l.bytes > durable_internal.history_bytes_max() then
+            perform durable_internal.fail('DJ004', format('step %s makes the run''s history larger than %s bytes',
+                                                          name, durable_internal.history_bytes_max()));
+        end if;
+    end if;
+end
+$$;
+
+create or replace function durable_internal.steps_max() returns int language sql immutable as $$ select 10000 $$;
+create or replace function durable_internal.history_bytes_max()
+returns int language sql immutable as $$ select 64 * 1024 * 1024 $$;
+
+-- What an op that was said again gave the first time.
+create or replace function durable_internal.remembered_result(run_id uuid, name text)
+returns jsonb
+language plpgsql stable
+as $$
+begin
+    return (select case when s.kind = 'step' then '{}' when s.error is not null then jsonb_build_object('error', s.error)
+                        else jsonb_build_object('result', s.result) end
+              from durable_internal.step s
+             where s.run_id = remembered_result.run_id and s.name = remembered_result.name and s.by_name);
+end
+$$;
+
+-- Does a list of ops for a run, in their order. `l` is its lease, whose row the caller holds; what the ops change of it is
+-- handed back, and `suspended` says that one of them has put the run elsewhere: then the caller deletes the row, else
+-- it updates it. Answers a result for each op.
+--
+-- Guarantees 3 and 11: all of it is one transaction under the lease, and what is remembered has its name once in a run.
+-- An op that was committed by a request whose answer was lost gives its result again and does nothing else.
+-- Called by commit_ops and commit_others. Locks: the run's own rows, then those of state, keys, events.
+-- Raises DJ001, DJ004: nothing of the list was done.
+create or replace function durable_internal.apply_ops(inout l durable_internal.lease, namespace_id int, ops jsonb,
+                                                      out results jsonb, out suspended boolean)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    op jsonb;
+    name text;
+    done record;
+    answer jsonb;
+    failure jsonb;
+    instant timestamptz := clock_timestamp();
+begin
+    results := '[]';
+    suspended := false;
+    if jsonb_typeof(ops) is distinct from 'array' then
+        perform durable_internal.fail('DJ001', 'ops is not a list; a list of objects is allowed');
+    end if;
+    for op in select o.value from jsonb_array_elements(ops) as o loop
+        if suspended then
+            perform durable_internal.fail('DJ001', format('op %s comes after one that suspends the run',
+                                                          coalesce(op ->> 'op', 'null')));
+        end if;
+        name := op ->> 'name';
+        answer := '{}';
+        if op ->> 'op' in ('step', 'state', 'send_event', 'wait_event', 'wait_any', 'sleep', 'child', 'step_retry') then
+            perform durable_internal.check_name('name', name);
+        end if;
+        case op ->> 'op'
+        when 'step' then
+            if op ? 'result' then
+                perform durable_internal.check_json(format('the result of step %s', name), op -> 'result',
+                                                    durable_internal.payload_bytes_max());
+            end if;
+            select r.* into done from durable_internal.remember(l, name, 'step',
+                case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
+                durable_internal.op_error(op), (op ->> 'startedAt')::timestamptz) as r;
+            l := done.l;
+        when 'state' then
+            answer := durable_internal.remembered_result(l.run_id, name);
+            if answer is null then
+                failure := null;
+                begin
+                    answer := durable_internal.state_op(namespace_id, l.run_id, op ->> 'action', op ->> 'key', op);
+                exception when sqlstate 'DJ001' or sqlstate 'DJ004' or sqlstate 'DJ006' then
+                    answer := null;
+                    failure := jsonb_build_object('name', 'StackShiftError', 'code',
+                        case sqlstate when 'DJ001' then 'invalid_argument' when 'DJ004' then 'payload_too_large'
+                                      else 'conflict' end, 'message', sqlerrm);
+                end;
+                select r.* into done from durable_internal.remember(l, name, 'state',
+                    case when failure is null then coalesce(answer, 'null') end, failure, instant) as r;
+                l := done.l;
+                answer := case when failure is null then jsonb_build_object('result', answer)
+                               else jsonb_build_object('error', failure) end;
+            end if;
+        when 'send_event' then
+            answer := durable_internal.remembered_result(l.run_id, name);
+            if answer is null then
+                answer := jsonb_build_object('id', (durable_internal.send_event(namespace_id, op ->> 'event',
+                    coalesce(op -> 'payload', '{}'), op ->> 'correlationKey', op ->> 'idempotencyKey')).event_id);
+                select r.* into done from durable_internal.remember(l, name, 'send_event', answer, null, instant) as r;
+                l := done.l;
+                answer := jsonb_build_object('result', answer);
+            end if;
+        when 'wait_event' then
+            perform durable_internal.check_name('event', op ->> 'event');
+            perform durable_internal.check_key('correlationKey', op ->> 'correlationKey');
+            perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', name,
+                'event', op ->> 'event', 'key', op ->> 'correlationKey',
+                'timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'),
+                'onTimeout', durable_internal.op_on_timeout(op)));
+            suspended := true;
+        when 'sleep' then
+            perform durable_internal.begin_sleep(l, l.remembered + 1, name, case when op ? 'until'
+                then durable_internal.op_time('until', op ->> 'until')
+                else instant + durable_internal.duration('duration', op ->> 'duration') end);
+            suspended := true;
+        when 'child' then
+            perform durable_internal.begin_child(l, namespace_id, name, op);
+            suspended := true;
+        when 'step_retry' then
+            perform durable_internal.begin_step_retry(l, op || jsonb_build_object('error',
+                coalesce(durable_internal.op_error(op), '{"message": "failed"}'),
+                'retryAfterMs', durable_internal.op_ms('retryAfter', op ->> 'retryAfter'),
+                'tries', coalesce((op ->> 'tries')::int, 1)));
+            suspended := true;
+        when 'park' then
+            perform durable_internal.begin_park(l, jsonb_build_object('step', name, 'expected', op ->> 'expected',
+                                                                       'found', op ->> 'found'));
+            suspended := true;
+        when 'log' then
+            insert into durable_internal.log (run_id, attempt, at, level, message, fields)
+            values (l.run_id, l.attempt, instant,
+                    case when op ->> 'level' in ('debug', 'info', 'warning', 'error') then op ->> 'level' else 'info' end,
+                    left(coalesce(op ->> 'message', ''), 8192), op -> 'fields');
+        when 'progress' then
+            insert into durable_internal.log (run_id, attempt, at, level, message, fields)
+            values (l.run_id, l.attempt, instant, 'progress', '', op -> 'value');
+        else
+            perform durable_internal.fail('DJ001', format('op %s is not known; docs/protocol.md lists those that are',
+                                                          coalesce(quote_literal(left(op ->> 'op', 60)), 'null')));
+        end case;
+        results := results || jsonb_build_array(answer);
+    end loop;
+end
+$$;
+
+-- The parts of ops, checked.
+create or replace function durable_internal.op_error(op jsonb)
+returns jsonb
+language plpgsql immutable
+as $$
+begin
+    if not op ? 'error' or op -> 'error' = 'null' then
+        return null;
+    end if;
+    return jsonb_strip_nulls(jsonb_build_object(
+        'name', left(coalesce(op #>> '{error,name}', 'Error'), 200),
+        'message', left(coalesce(op #>> '{error,message}', op ->> 'error'), 8192),
+        'stack', left(op #>> '{error,stack}', 16384), 'step', left(op #>> '{error,step}', 200),
+        'retryable', op #> '{error,retryable}'));
+end
+$$;
+
+-- Null where there is none.
+create or replace function durable_internal.op_duration(argument text, value text)
+returns interval
+language plpgsql immutable
+as $$
+begin
+    return case when value is not null then durable_internal.duration(argument, value) end;
+end
+$$;
+
+create or replace function durable_internal.op_ms(argument text, value text)
+returns bigint
+language plpgsql immutable
+as $$
+begin
+    return extract(epoch from durable_internal.op_duration(argument, value)) * 1000;
+end
+$$;
+
+create or replace function durable_internal.op_time(argument text, value text)
+returns timestamptz
+language plpgsql stable
+as $$
+declare
+    instant timestamptz;
+begin
+    if value is null then
+        return null;
+    end if;
+    instant := value::timestamptz;
+    perform durable_internal.check_time(argument, instant);
+    return instant;
+exception when invalid_datetime_format or datetime_field_overflow then
+    perform durable_internal.fail('DJ001', format('%s %s is not a time; RFC 3339 is allowed', argument,
+                                                  quote_literal(left(value, 60))));
+    return null;
+end
+$$;
+
+create or replace function durable_internal.op_on_timeout(op jsonb)
+returns text
+language plpgsql immutable
+as $$
+begin
+    if coalesce(op ->> 'onTimeout', 'fail') not in ('fail', 'continue', 'cancel') then
+        perform durable_internal.fail('DJ001', format('onTimeout %s is not known; fail, continue or cancel is allowed',
+                                                      quote_literal(left(op ->> 'onTimeout', 60))));
+    end if;
+    return coalesce(op ->> 'onTimeout', 'fail');
+end
+$$;
+
+-- Starts a child, and waits for its end. Guarantee 11: both are of the transaction that holds the parent's lease, so a
+-- cancel of the parent is before them, and they do not happen, or after them, and it finds the child.
+create or replace function durable_internal.begin_child(l durable_internal.lease, namespace_id int, name text, op jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    o jsonb := coalesce(op -> 'options', '{}');
+    child uuid;
+begin
+    child := (durable_internal.start_run(begin_child.namespace_id, op ->> 'job', coalesce(op -> 'payload', '{}'),
+        coalesce(o ->> 'queueName', 'default'), null, null, (o ->> 'maxAttempts')::int,
+        durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'), coalesce((o ->> 'priority')::int, 0),
+        o ->> 'concurrencyKey', durable_internal.op_duration('timeout', o ->> 'timeout'), coalesce(o -> 'tags', '{}'),
+        jsonb_strip_nulls(jsonb_build_object('backoff', o -> 'backoff')))).run_id;
+    update durable_internal.run r set parent_run_id = l.run_id where r.id = child;
+    perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', name, 'event', '$child',
+                                                              'key', child, 'onTimeout', 'fail'));
+end
+$$;
+
+-- Commits ops of many runs while their handlers run: durable-server's half of commit.url. Each run's token said its id, its
+-- fence and its worker; what is checked and locked is the lease row, as in commit(). Answers in the items' order:
+-- {"results", "cancelled", "leaseUntil"}, or a code: lease_lost, or busy (somebody's open transaction holds the lease:
+-- say it again). An empty list is a heartbeat.
+-- Locks: lease rows by run, waiting for none. Raises DJ001, DJ004 for all: the caller then says each by itself.
+create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
+returns table (n int, answer jsonb)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    item record;
+    l durable_internal.lease;
+    done record;
+    tenant int;
+begin
+    for item in
+        select i.n, i.run_id, i.fence, i.worker_id, i.ops
+          from unnest(commit_ops.runs, commit_ops.fences, commit_ops.workers, commit_ops.ops)
+               with ordinality as i (run_id, fence, worker_id, ops, n)
+         order by i.run_id, i.n
+    loop
+        n := item.n;
+        select l.* into l
+          from durable_internal.lease l
+         where l.run_id = item.run_id and l.fence = item.fence and l.worker_id = item.worker_id
+           for update skip locked;
+        if found then
+            answer := '[]';
+            if item.ops <> '[]' then
+                select r.namespace_id into tenant from durable_internal.lane r where r.id = l.lane_id;
+                select a.* into done from durable_internal.apply_ops(l, tenant, item.ops) as a;
+                l := done.l;
+                answer := done.results;
+                if done.suspended then
+                    delete from durable_internal.lease t where t.run_id = l.run_id;
+                else
+                    update durable_internal.lease t set remembered = l.remembered, bytes = l.bytes
+                     where t.run_id = l.run_id;
+                end if;
+            end if;
+            answer := jsonb_build_object('results', answer, 'cancelled', false, 'leaseUntil',
+                (select durable_internal.json_time(w.beat_at + w.ttl)
+                   from durable_internal.worker w where w.id = item.worker_id));
+        else
+            perform from durable_internal.lease t
+              where t.run_id = item.run_id and t.fence = item.fence and t.worker_id = item.worker_id;
+            if found then
+                answer := '{"code": "busy"}';
+            elsif exists (select from durable_internal.run r where r.id = item.run_id and r.status = 'cancelled') then
+                answer := '{"results": [], "cancelled": true}';
+            else
+                answer := '{"code": "lease_lost"}';
+            end if;
+        end if;
+        return next;
+    end loop;
+end
+$$;
+
+-- The database refuses what a handler has to commit: its run fails, in plain words, and is not tried again.
+create or replace function durable_internal.refuse_ops(run_id uuid, fence bigint, worker_id uuid, message text)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    l durable_internal.lease;
+begin
+    delete from durable_internal.lease t
+     where t.run_id = refuse_ops.run_id and t.fence = refuse_ops.fence and t.worker_id = refuse_ops.worker_id
+    returning t.* into l;
+    if found then
+        perform durable_internal.fail_attempt(l, 'failed', jsonb_build_object('name', 'ResultRefused', 'message',
+            refuse_ops.message, 'retryable', false), null, permanent => true);
+    end if;
+end
+$$;
+
+-- What an answer of a handler comes to, at the end of its call. Called by commit_others, which has deleted the lease row.
+create or replace function durable_internal.apply_answer(l durable_internal.lease, detail jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    done record;
+    held durable_internal.lease;
+begin
+    select a.* into done
+      from durable_internal.apply_ops(apply_answer.l,
+               (select r.namespace_id from durable_internal.lane r where r.id = apply_answer.l.lane_id),
+               coalesce(detail -> 'ops', '[]')) as a;
+    if done.suspended then
+        return;
+    end if;
+    held := done.l;
+    case detail ->> 'status'
+    when 'completed' then
+        perform durable_internal.check_json('the result', coalesce(detail -> 'result', 'null'),
+                                            durable_internal.payload_bytes_max());
+        perform durable_internal.complete_run(held, detail -> 'result');
+    when 'continue' then
+        perform durable_internal.make_ready(held, resumed => true);
+    when 'failed' then
+        perform durable_internal.fail_attempt(held, 'failed', coalesce(durable_internal.op_error(detail),
+            '{"name": "Error", "message": "the handler said failed, and not why"}'),
+            durable_internal.op_duration('error.retryAfter', detail #>> '{error,retryAfter}'),
+            permanent => coalesce(detail #>> '{error,retryable}', 'true') = 'false');
+    else
+        perform durable_internal.fail_attempt(held, 'failed', jsonb_build_object('name', 'ProtocolError', 'message',
+            'the handler answered suspended, and none of its ops suspends the run'), null, permanent => false);
+    end case;
+end
+$$;
+
+-- What tokens of commits are signed with, for our own programs.
+create or replace function durable_internal.commit_secret()
+returns bytea
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select c.secret from durable_internal.commit_secret c;
+$$;

@@ -1,0 +1,283 @@
+/* Ops of handlers that are called over HTTP, and the endpoints that serve them: the protocol's
+ * functions, without HTTP. */
+#include "support.h"
+
+#include <string.h>
+
+static const char *url;
+static PGconn *conn;
+
+/* The runs that our worker has just claimed are in the table c. */
+static void claim(void) {
+    sql(conn, "drop table if exists c");
+    sql(conn, "create table c as select c.*, w.id as worker_id from durable_internal.worker w, "
+              "durable_internal.claim(w.id, 10, 1000000, w.number) as c");
+}
+
+/* What a commit of the run of a job answers to these ops. */
+static const char *commit_ops(const char *job, const char *ops) {
+    return sql_text(conn,
+                    "select o.answer - 'leaseUntil' from c, "
+                    "durable_internal.commit_ops(array[run_id], array[fence], "
+                    "array[worker_id], array['%s'::jsonb]) as o where c.job = '%s'",
+                    ops, job);
+}
+
+/* … and what the end of its call comes to. */
+static void answer(const char *job, const char *detail) {
+    sql(conn,
+        "select v.* from c, durable_internal.commit(worker_id, "
+        "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}',"
+        "'{}','{}', array[run_id], array[fence], array['answer'], array['%s'::jsonb], "
+        "'{}','{}','{}','{}','{}') as v "
+        "where c.job = '%s'",
+        detail, job);
+}
+
+static const char *status(const char *job) {
+    return sql_text(
+        conn, "select status from durable.runs where job = '%s' order by id desc limit 1", job);
+}
+
+static int setup(void **state) {
+    (void)state;
+    url = database_new();
+    conn = connect_to(url);
+    (void)worker_new(conn, "native");
+    sql(conn,
+        "select durable_internal.endpoint_put(1, 'e', 'http://127.0.0.1:9/', true, null, null)");
+    sql(conn, "select durable_internal.endpoint_synced(1, 'e', 'v1', '[{\"name\": \"http\"}, "
+              "{\"name\": \"kid\", "
+              "\"maxAttempts\": 1}]')");
+    sql(conn, "select durable_internal.worker_endpoints(id) from durable_internal.worker");
+    return 0;
+}
+
+static int begin(void **state) {
+    (void)state;
+    sql(conn, "select durable.start('http', '{\"a\": 1.10}')");
+    claim();
+    assert_int_equal(sql_int(conn, "select count(*) from c"), 1);
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    sql(conn, "select durable.cancel(id) from durable.runs where finished_at is null");
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+    return 0;
+}
+
+static void a_claim_brings_what_a_call_says_of_its_run(void **state) {
+    (void)state;
+    assert_string_equal(sql_text(conn, "select payload::text || ' ' || (facts - 'createdAt') from c"),
+                        "{\"a\": 1.10} {\"tags\": {}, \"version\": null, \"namespace\": "
+                        "\"default\", \"maxAttempts\": 5}");
+}
+
+static void ops_are_remembered_in_their_order(void **state) {
+    (void)state;
+    assert_string_equal(
+        commit_ops("http", "[{\"op\": \"step\", \"name\": \"a\", \"result\": 1.10}, "
+                           "{\"op\": \"step\", \"name\": \"b\", \"error\": {\"message\": \"no\"}}, "
+                           "{\"op\": \"log\", \"level\": \"info\", \"message\": \"hello\"}]"),
+        "{\"results\": [{}, {}, {}], \"cancelled\": false}");
+    assert_string_equal(
+        sql_text(
+            conn,
+            "select string_agg(format('%%s %%s %%s', position, name, coalesce(result, error)), "
+            "', ' order by position) from durable.steps s join c using (run_id)"),
+        "1 a 1.10, 2 b {\"name\": \"Error\", \"message\": \"no\"}");
+}
+
+static void a_repeated_request_changes_nothing_and_gives_the_same_results(void **state) {
+    (void)state;
+    const char *ops = "[{\"op\": \"step\", \"name\": \"a\", \"result\": 1}, {\"op\": "
+                      "\"send_event\", \"name\": \"send:x\", "
+                      "\"event\": \"x\", \"payload\": {}}]";
+    char first[512];
+    (void)snprintf(first, sizeof first, "%s", commit_ops("http", ops));
+    assert_string_equal(commit_ops("http", ops), first);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"), 2);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.events where name = 'x'"), 1);
+}
+
+static void what_suspends_is_the_last_op(void **state) {
+    (void)state;
+    assert_non_null(strstr(
+        sql_error(
+            conn, "DJ001",
+            "select durable_internal.commit_ops(array[run_id], array[fence], array[worker_id], "
+            "array['[{\"op\": \"sleep\", \"name\": \"s\", \"duration\": \"1h\"}, {\"op\": "
+            "\"step\", "
+            "\"name\": \"a\", \"result\": 1}]'::jsonb]) from c"),
+        "comes after one that suspends"));
+    assert_string_equal(status("http"), "running");
+    (void)commit_ops("http", "[{\"op\": \"sleep\", \"name\": \"s\", \"duration\": \"1h\"}]");
+    assert_string_equal(status("http"), "waiting");
+    assert_string_equal(commit_ops("http", "[]"), "{\"code\": \"lease_lost\"}");
+}
+
+static void a_cancelled_run_is_told_so(void **state) {
+    (void)state;
+    sql(conn, "select durable.cancel(run_id) from c");
+    assert_string_equal(commit_ops("http", "[{\"op\": \"step\", \"name\": \"a\", \"result\": 1}]"),
+                        "{\"results\": [], \"cancelled\": true}");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"), 0);
+}
+
+static void a_lease_that_somebody_holds_is_busy(void **state) {
+    PGconn *other = connect_to(url);
+    (void)state;
+    sql(other, "begin");
+    sql(other, "select durable.cancel(run_id) from c");
+    assert_string_equal(commit_ops("http", "[]"), "{\"code\": \"busy\"}");
+    sql(other, "rollback");
+    PQfinish(other);
+    assert_string_equal(commit_ops("http", "[]"), "{\"results\": [], \"cancelled\": false}");
+}
+
+static void a_child_gives_its_result_to_its_parent(void **state) {
+    (void)state;
+    (void)commit_ops(
+        "http",
+        "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"payload\": {\"k\": 1}}]");
+    assert_string_equal(
+        sql_text(conn,
+                 "select waiting_for ->> 'kind' from durable.runs r join c on c.run_id = r.id"),
+        "child");
+    claim();
+    answer("kid", "{\"status\": \"completed\", \"result\": {\"done\": true}}");
+    assert_string_equal(status("kid"), "completed");
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+    claim();
+    assert_string_equal(
+        sql_text(conn, "select array_to_string(memory, ' ') from c where job = 'http'"),
+        "1 child kid {\"done\": true}");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.events where name = '$child'"), 0);
+}
+
+static void a_child_that_fails_gives_its_error_to_its_parent(void **state) {
+    (void)state;
+    (void)commit_ops("http", "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\"}]");
+    claim();
+    answer("kid", "{\"status\": \"failed\", \"error\": {\"name\": \"Oops\", \"message\": \"no\"}}");
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+    claim();
+    assert_string_equal(sql_text(conn, "select memory[5] from c where job = 'http'"),
+                        "{\"name\": \"Oops\", \"message\": \"no\"}");
+}
+
+static void a_cancelled_parent_cancels_its_child(void **state) {
+    (void)state;
+    (void)commit_ops("http", "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\"}]");
+    sql(conn, "select durable.cancel(run_id) from c");
+    assert_string_equal(status("kid"), "cancelled");
+}
+
+static void an_answer_ends_suspends_or_continues_a_run(void **state) {
+    (void)state;
+    answer("http", "{\"ops\": [{\"op\": \"step\", \"name\": \"a\", \"result\": 1}], \"status\": "
+                   "\"continue\"}");
+    assert_string_equal(status("http"), "queued");
+    claim();
+    assert_int_equal(sql_int(conn, "select attempt from c"), 1);
+    answer("http", "{\"ops\": [{\"op\": \"wait_event\", \"name\": \"go\", \"event\": \"go\", "
+                   "\"timeout\": \"1h\"}], "
+                   "\"status\": \"suspended\"}");
+    assert_string_equal(status("http"), "waiting");
+    sql(conn, "select durable.send_event('go')");
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+    claim();
+    answer("http", "{\"status\": \"completed\", \"result\": 1.10}");
+    assert_string_equal(
+        sql_text(conn,
+                 "select status || ' ' || result from durable.runs r join c on c.run_id = r.id"),
+        "completed 1.10");
+}
+
+static void an_answer_that_is_none_fails_the_attempt_with_a_reason(void **state) {
+    (void)state;
+    answer("http", "{\"status\": \"suspended\"}");
+    assert_string_equal(
+        sql_text(conn, "select r.status || ' ' || (a.error ->> 'name') from durable.runs r join "
+                       "durable.attempts a on a.run_id = r.id join c on c.run_id = r.id where "
+                       "a.outcome = 'failed'"),
+        "retrying ProtocolError");
+}
+
+static void a_failure_that_is_not_to_be_retried_is_not(void **state) {
+    (void)state;
+    answer("http",
+           "{\"status\": \"failed\", \"error\": {\"message\": \"never\", \"retryable\": false}}");
+    assert_string_equal(status("http"), "failed");
+}
+
+static void an_endpoint_that_rests_costs_its_runs_no_attempt(void **state) {
+    (void)state;
+    sql(conn, "select durable_internal.commit(worker_id, "
+              "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', "
+              "array[run_id], array[fence], array['rest'], array['{\"endpoint\": \"e\", "
+              "\"reason\": \"refused\"}'::jsonb], "
+              "'{}','{}','{}','{}','{}') from c");
+    assert_string_equal(
+        sql_text(conn,
+                 "select status || ' ' || (waiting_for ->> 'kind') from durable.runs r join c on "
+                 "c.run_id = r.id"),
+        "queued endpoint");
+    sql(conn, "select durable_internal.worker_endpoints(id) from durable_internal.worker");
+    claim();
+    assert_int_equal(sql_int(conn, "select count(*) from c"), 0);
+    assert_int_equal(sql_int(conn, "select failures from durable.endpoints"), 1);
+    sql(conn,
+        "update durable_internal.endpoint set rest_until = clock_timestamp() - interval '1 s'");
+    sql(conn, "select durable_internal.worker_endpoints(id) from durable_internal.worker");
+    claim();
+    assert_int_equal(sql_int(conn, "select attempt from c"), 1);
+    sql(conn, "select durable_internal.endpoint_well(worker_id, 'e') from c");
+    assert_int_equal(sql_int(conn, "select failures from durable.endpoints"), 0);
+}
+
+static void old_secrets_hold_for_a_day(void **state) {
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        sql(conn, "select durable_internal.endpoint_put(1, 'r', 'http://127.0.0.1:9/', true, null, "
+                  "null)");
+    }
+    assert_int_equal(sql_int(conn, "select cardinality(durable_internal.endpoint_secrets(1, 'r'))"),
+                     11);
+    sql(conn, "update durable_internal.endpoint_secret set until = clock_timestamp() - interval '1 "
+              "s' where until < 'infinity'");
+    assert_int_equal(sql_int(conn, "select cardinality(durable_internal.endpoint_secrets(1, 'r'))"),
+                     1);
+    assert_non_null(strstr(
+        sql_error(conn, "DJ001",
+                  "select durable_internal.endpoint_put(1, 'r', 'ftp://x', true, null, null)"),
+        "url"));
+    sql(conn, "select durable_internal.endpoint_drop(1, 'r')");
+}
+
+int main(void) {
+#define RUN(test) cmocka_unit_test_setup_teardown(test, begin, end)
+    const struct CMUnitTest tests[] = {
+        RUN(a_claim_brings_what_a_call_says_of_its_run),
+        RUN(ops_are_remembered_in_their_order),
+        RUN(a_repeated_request_changes_nothing_and_gives_the_same_results),
+        RUN(what_suspends_is_the_last_op),
+        RUN(a_cancelled_run_is_told_so),
+        RUN(a_lease_that_somebody_holds_is_busy),
+        RUN(a_child_gives_its_result_to_its_parent),
+        RUN(a_child_that_fails_gives_its_error_to_its_parent),
+        RUN(a_cancelled_parent_cancels_its_child),
+        RUN(an_answer_ends_suspends_or_continues_a_run),
+        RUN(an_answer_that_is_none_fails_the_attempt_with_a_reason),
+        RUN(a_failure_that_is_not_to_be_retried_is_not),
+        RUN(an_endpoint_that_rests_costs_its_runs_no_attempt),
+        cmocka_unit_test(old_secrets_hold_for_a_day),
+    };
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
+}
