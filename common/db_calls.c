@@ -42,6 +42,13 @@ CALL(CALL_COMMIT_STEP_TX, "commit_step_tx",
      "select durable_internal.commit_step_tx($1, $2, $3, $4, $5, $6, $7, $8)", DB_UUID, DB_UUID,
      DB_INT8, DB_INT4, DB_INT4, DB_TEXT, DB_JSONB, DB_INT8);
 
+CALL(CALL_WORKER_ENDPOINTS, "worker_endpoints",
+     "select * from durable_internal.worker_endpoints($1)", DB_UUID);
+CALL(CALL_ENDPOINT_WELL, "endpoint_well", "select durable_internal.endpoint_well($1, $2)", DB_UUID,
+     DB_TEXT);
+const struct db_call CALL_COMMIT_SECRET = { .name = "commit_secret",
+                                            .sql = "select durable_internal.commit_secret()" };
+
 CALL(CALL_SCHEDULER_BEAT, "scheduler_beat",
      "select durable_internal.scheduler_beat($1::text::uuid, $2, $3)", DB_TEXT, DB_TEXT, DB_INT4);
 CALL(CALL_MATCH_TURN, "match_turn", "select durable_internal.match_turn($1)", DB_INT4);

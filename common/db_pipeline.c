@@ -11,6 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+void db_batch_ignore(struct db_batch *batch) {
+    (void)batch;
+}
+
 bool db_pipeline_is_open(const struct db_pipeline *pipeline) {
     return pipeline->conn != NULL;
 }

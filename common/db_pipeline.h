@@ -43,6 +43,9 @@ struct db_pipeline {
     void *context;
 };
 
+/** For a batch whose outcome is of no interest. */
+void db_batch_ignore(struct db_batch *batch);
+
 /** Takes `conn` over, on any outcome. */
 MUST_CHECK dj_status db_pipeline_open(struct db_pipeline *pipeline, struct event_base *base,
                                       PGconn *conn);

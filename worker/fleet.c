@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "worker/crash.h"
+#include "worker/endpoint.h"
 #include "worker/run.h"
 #include "worker/step.h"
 #include <malloc.h>
@@ -139,7 +140,7 @@ void worker_resume(dj_worker *worker, struct list *runs, int count) {
 }
 
 /* A handler is back, or parked, with something to do for us. */
-static void take_outcome(dj_worker *worker, dj_run *run) {
+void worker_take_outcome(dj_worker *worker, dj_run *run) {
     run->with_handler = false;
     if (atomic_load(&run->watch.state) == WATCH_LATE) {
         pool_note_stuck(&worker->pool, -1);
@@ -175,7 +176,7 @@ static void give_back_unbegun(dj_worker *worker) {
         run->op = OP_OTHER;
         run->kind = "yield";
         run->result = strdup("{}");
-        take_outcome(worker, run);
+        worker_take_outcome(worker, run);
     }
 }
 
@@ -213,6 +214,9 @@ static void begin_drain(dj_worker *worker) {
     worker->drain_until_ms = clock_ms() + worker->grace_ms;
     log_info("worker.draining", "in_hand", LOG_INT(worker->in_hand));
     give_back_unbegun(worker);
+    if (worker->endpoints != NULL) {
+        endpoints_give_back(worker->endpoints);
+    }
     beat_send(worker);
 }
 
@@ -232,7 +236,7 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     while (!list_is_empty(&runs)) {
         dj_run *run = list_first(&runs, dj_run, link);
         list_remove(&run->link);
-        take_outcome(worker, run);
+        worker_take_outcome(worker, run);
     }
     if (atomic_load(&worker->drain_asked) > 0 && !atomic_load(&worker->draining)) {
         begin_drain(worker);
@@ -326,6 +330,9 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     spare_trim(worker, SPARE_CONNECTION_MS);
     if (worker->leaving && now > worker->drain_until_ms) {
         worker_stop(worker);
+    }
+    if (worker->endpoints != NULL) {
+        endpoints_tick(worker->endpoints);
     }
     turns_start(worker);
     worker_check_drained(worker);
@@ -430,6 +437,9 @@ dj_status dj_worker_new(const dj_worker_options *options, dj_worker **ret_worker
     if (status == DJ_OK) {
         status = worker_make_events(worker);
     }
+    if (status == DJ_OK && options != NULL && options->call_endpoints) {
+        status = endpoints_new(worker, options->public_url, &worker->endpoints);
+    }
     if (status != DJ_OK) {
         dj_worker_free(worker);
         return status;
@@ -467,6 +477,7 @@ void dj_worker_free(dj_worker *worker) {
     for (int i = 0; i < worker->line_count && i < LINES_MAX; i++) {
         event_drop(worker->lines[i].retry);
     }
+    endpoints_free(worker->endpoints);
     if (worker->base != NULL) {
         event_base_free(worker->base);
     }
@@ -549,7 +560,7 @@ dj_status dj_worker_run(dj_worker *worker) {
     if (worker->conninfo == NULL && getenv("DURABLE_DATABASE_URL") == NULL) {
         return dj_fail(DJ_INVALID_ARGUMENT, "no database is named; set DURABLE_DATABASE_URL");
     }
-    if (worker->job_count == 0) {
+    if (worker->job_count == 0 && worker->endpoints == NULL) {
         return dj_fail(DJ_INVALID_ARGUMENT, "no job is registered; register at least one");
     }
     qsort(worker->jobs, (size_t)worker->job_count, sizeof *worker->jobs, compare_jobs);

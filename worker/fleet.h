@@ -19,7 +19,7 @@
 
 struct job {
     char *name;
-    dj_handler handler;
+    dj_handler handler; /* NULL: it is called over HTTP */
     void *context;
     char *version;
     char *options_json; /* for the register call */
@@ -88,8 +88,9 @@ struct dj_worker {
     int64_t idle_since_ms;
 
     struct pool pool;
-    struct mailbox outcomes;  /* runs, from the threads */
-    struct mailbox connected; /* finished attempts to connect */
+    struct endpoints *endpoints; /* NULL: none are called */
+    struct mailbox outcomes;     /* runs, from the threads */
+    struct mailbox connected;    /* finished attempts to connect */
 
     _Atomic int drain_asked;
     atomic_bool draining;
@@ -125,7 +126,8 @@ struct timeval timeval_of_ms(int64_t ms);
 /* fleet.c */
 void worker_release(dj_worker *worker, dj_run *run); /* the run is not in hand any more */
 void worker_resume(dj_worker *worker, struct list *runs, int count);
-void worker_lose_all(dj_worker *worker); /* the database says that we are dead */
+void worker_lose_all(dj_worker *worker);                  /* the database says that we are dead */
+void worker_take_outcome(dj_worker *worker, dj_run *run); /* its handler is back, or parked */
 /* The run in hand that these rows name by run and fence; NULL: none (any more). */
 MUST_CHECK dj_status worker_find(dj_worker *worker, const PGresult *rows, int row,
                                  dj_run **ret_run);

@@ -10,6 +10,7 @@
 #include "common/db_conn.h"
 #include "common/db_rows.h"
 #include "common/log.h"
+#include "worker/endpoint.h"
 #include <durable/version.h>
 #include <poll.h>
 #include <stdio.h>
@@ -74,8 +75,10 @@ static dj_status connect_register(struct connecting *attempt) {
 }
 
 static dj_status connect_session(struct connecting *attempt) {
-    static const struct db_call *const control_calls[] = { &CALL_BEAT, &CALL_WORKER_LEAVE,
-                                                           &CALL_WORKER_CRASHED };
+    static const struct db_call *const control_calls[] = {
+        &CALL_BEAT,          &CALL_WORKER_LEAVE,  &CALL_WORKER_CRASHED, &CALL_WORKER_ENDPOINTS,
+        &CALL_ENDPOINT_WELL, &CALL_COMMIT_SECRET,
+    };
     static const struct db_call *const line_calls[] = { &CALL_LOCK_TURN, &CALL_COMMIT, &CALL_CLAIM,
                                                         &CALL_CLAIM_TURN, &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));
@@ -99,7 +102,8 @@ static dj_status connect_session(struct connecting *attempt) {
         return db_prepare(attempt->conn, line_calls, sizeof line_calls / sizeof *line_calls);
     }
     DJ_TRY(db_prepare(attempt->conn, control_calls, sizeof control_calls / sizeof *control_calls));
-    AUTO(pgresult) PGresult *listen = PQexec(attempt->conn, "listen durable_ready");
+    AUTO(pgresult)
+    PGresult *listen = PQexec(attempt->conn, "listen durable_ready; listen durable_endpoints");
     return PQresultStatus(listen) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(listen);
 }
 
@@ -191,7 +195,12 @@ static void on_control_broken(struct db_pipeline *pipeline) {
 }
 
 static void on_notify(struct db_pipeline *pipeline, const PGnotify *notify) {
-    turn_hint(pipeline->context, /* event= */ strcmp(notify->extra, "event") == 0);
+    dj_worker *worker = pipeline->context;
+    if (strcmp(notify->relname, "durable_endpoints") != 0) {
+        turn_hint(worker, /* event= */ strcmp(notify->extra, "event") == 0);
+    } else if (worker->endpoints != NULL) {
+        endpoints_refresh(worker->endpoints);
+    }
 }
 
 /* A connection is there, or is not: then it is tried again later. */
@@ -241,6 +250,9 @@ static void connect_done(struct connecting *attempt) {
         log_info("worker.registered", "worker", text, "jobs", LOG_INT(worker->job_count));
     }
     beat_send(worker);
+    if (worker->endpoints != NULL) {
+        endpoints_refresh(worker->endpoints);
+    }
     for (int i = 0; i < worker->line_count; i++) {
         line_connect(&worker->lines[i]);
     }

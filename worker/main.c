@@ -56,9 +56,12 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
 
 int main(int argc, char **argv) {
     struct config_texts modules = { .count = 0 };
-    dj_worker_options settings = {
-        .slots = 1024, .threads = 16, .connections = 2, .lease_ttl_ms = 10000, .grace_ms = 25000
-    };
+    dj_worker_options settings = { .slots = 1024,
+                                   .threads = 16,
+                                   .connections = 2,
+                                   .lease_ttl_ms = 10000,
+                                   .grace_ms = 25000,
+                                   .call_endpoints = true };
     const struct config_option options[] = {
         { .flag = "module",
           .environment = "DURABLE_MODULE",
@@ -134,6 +137,18 @@ int main(int argc, char **argv) {
           .default_text = "25s",
           .help = "how long a drain waits for the steps in hand",
           .target = &settings.grace_ms },
+        { .flag = "endpoints",
+          .environment = "DURABLE_ENDPOINTS",
+          .kind = CONFIG_SWITCH,
+          .default_text = "true",
+          .help = "also call handlers over HTTP, at the namespace's endpoints",
+          .target = &settings.call_endpoints },
+        { .flag = "public-url",
+          .environment = "DURABLE_PUBLIC_URL",
+          .value_name = "URL",
+          .kind = CONFIG_TEXT,
+          .help = "where those handlers reach durable-server, to commit; else they answer",
+          .target = &settings.public_url },
         { .flag = NULL },
     };
     const struct config_command command = {
@@ -149,7 +164,7 @@ int main(int argc, char **argv) {
     hold_signals(SIG_BLOCK);
     (void)mallopt(M_ARENA_MAX, 2); /* few arenas: an idle worker is to be small */
     dj_status status = config_parse(&command, argc, argv, &first);
-    if (status == DJ_OK && modules.count == 0) {
+    if (status == DJ_OK && modules.count == 0 && !settings.call_endpoints) {
         status =
             dj_fail(DJ_INVALID_ARGUMENT, "--module is missing: a worker needs handlers to call");
     }

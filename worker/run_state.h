@@ -66,7 +66,10 @@ struct dj_run {
 
     char *payload; /* JSON text */
     size_t payload_length;
-    int64_t bytes; /* payload and history */
+    struct endpoint_call *call; /* of a handler over HTTP: the loop's */
+    const char *queue;
+    const char *facts; /* JSON text of what a call says of the run, or NULL */
+    int64_t bytes;     /* payload and history */
     struct replay replay;
 
     /* The handler's thread, while it has the run. */

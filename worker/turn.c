@@ -16,6 +16,7 @@
 #include "common/db_rows.h"
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "worker/endpoint.h"
 #include "worker/run.h"
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,19 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
     return DJ_OK;
 }
 
+/* What only a call over HTTP says of its run. */
+static dj_status read_facts(dj_run *run, const PGresult *rows, int row) {
+    const char *text;
+    size_t length;
+    DJ_TRY(rows_text(rows, row, CLAIM_QUEUE, &text, &length));
+    run->queue = arena_strndup(&run->arena, text, length);
+    DJ_TRY(rows_jsonb_text(rows, row, CLAIM_FACTS, &text, &length));
+    run->facts = arena_strndup(&run->arena, text, length);
+    return run->queue != NULL && run->facts != NULL
+               ? DJ_OK
+               : dj_fail(DJ_NO_MEMORY, "no memory for what a call says of its run");
+}
+
 static dj_status read_run(struct worker_line *line, const PGresult *rows, int row, dj_run *run) {
     const char *text;
     size_t length;
@@ -266,8 +280,13 @@ static dj_status read_run(struct worker_line *line, const PGresult *rows, int ro
     }
     memcpy(job, text, length);
     job[length] = '\0';
-    run->job = bsearch(job, line->worker->jobs, (size_t)line->worker->job_count,
-                       sizeof *line->worker->jobs, compare_job);
+    run->job = line->worker->job_count == 0
+                   ? NULL
+                   : bsearch(job, line->worker->jobs, (size_t)line->worker->job_count,
+                             sizeof *line->worker->jobs, compare_job);
+    if (run->job == NULL && line->worker->endpoints != NULL) {
+        run->job = endpoints_job(line->worker->endpoints, job);
+    }
     if (run->job == NULL) {
         return dj_fail(DJ_INTERNAL, "job %s was not registered", job);
     }
@@ -281,6 +300,9 @@ static dj_status read_run(struct worker_line *line, const PGresult *rows, int ro
         return dj_fail(DJ_NO_MEMORY, "no memory for a payload");
     }
     uuid_print(&run->id, run->id_text);
+    if (run->job->handler == NULL) {
+        DJ_TRY(read_facts(run, rows, row));
+    }
     return rows_is_null(rows, row, CLAIM_MEMORY) ? DJ_OK : read_memory(run, rows, row);
 }
 
@@ -309,8 +331,9 @@ static dj_run *run_new(struct worker_line *line, const PGresult *rows, int row) 
 
 static void take_claimed(struct worker_line *line, const PGresult *rows) {
     dj_worker *worker = line->worker;
-    struct list begun;
+    struct list begun, called;
     list_init(&begun);
+    list_init(&called);
     int count = 0;
     for (int row = 0; row < PQntuples(rows); row++) {
         dj_run *run = run_new(line, rows, row);
@@ -318,8 +341,9 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
             worker->reconcile = true;
             continue;
         }
-        list_push(&begun, &run->link);
-        count++;
+        bool native = run->job->handler != NULL;
+        list_push(native ? &begun : &called, &run->link);
+        count += native;
     }
     int64_t now_ms = clock_ms();
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
@@ -338,6 +362,11 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     worker->claimed_ms = now_ms;
     worker->begun_count += count;
     worker_resume(worker, &begun, count);
+    while (!list_is_empty(&called)) {
+        dj_run *run = list_first(&called, dj_run, link);
+        list_remove(&run->link);
+        endpoints_call(worker->endpoints, run);
+    }
     FAILPOINT("claim.taken");
 }
 

@@ -104,6 +104,9 @@ typedef struct dj_worker_options {
     /** Where the worker says what it does; NULL: standard error. `line` has no newline. */
     void (*on_log)(void *context, dj_level level, const char *line);
     void *on_log_context;
+    bool call_endpoints;    /**< serve the namespace's endpoints too: handlers over HTTP */
+    const char *public_url; /**< where durable-server is reached by handlers, as "http://host:7070":
+                               they commit there; NULL: they answer with what they have to commit */
 } dj_worker_options;
 
 /** Makes a worker. `options` (NULL: defaults) are copied. Free it with dj_worker_free. */

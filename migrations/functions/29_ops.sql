@@ -416,8 +416,8 @@ $$;
 
 -- What tokens of commits are signed with, for our own programs.
 create or replace function durable_internal.commit_secret()
-returns bytea
+returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    select c.secret from durable_internal.commit_secret c;
+    select encode(c.secret, 'hex') from durable_internal.commit_secret c;
 $$;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -203,11 +205,10 @@ bool is_blocked(PGconn *watcher, PGconn *session) {
     return false;
 }
 
-static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv[]) {
-    char path[512], log[64];
-    bool worker = strcmp(argv[0], "durable-worker") == 0;
-    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
-                   worker ? "worker" : "server/scheduler", argv[0]);
+/* `url` and `failpoint` may be NULL. */
+static pid_t spawn_path(const char *path, const char *url, const char *failpoint,
+                        char *const argv[]) {
+    char log[64];
     (void)snprintf(log, sizeof log, "/tmp/durable-test-%d.log", (int)getpid());
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -217,7 +218,9 @@ static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv
         int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
         (void)dup2(out, 1);
         (void)dup2(out, 2);
-        (void)setenv("DURABLE_DATABASE_URL", url, 1);
+        if (url != NULL) {
+            (void)setenv("DURABLE_DATABASE_URL", url, 1);
+        }
         if (failpoint != NULL) {
             (void)setenv("DURABLE_FAILPOINT", failpoint, 1);
         }
@@ -234,6 +237,14 @@ static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv
     }
     fail_msg("too many processes");
     return 0;
+}
+
+static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv[]) {
+    char path[512];
+    bool worker = strcmp(argv[0], "durable-worker") == 0;
+    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
+                   worker ? "worker" : "server/scheduler", argv[0]);
+    return spawn_path(path, url, failpoint, argv);
 }
 
 pid_t spawn(const char *url, const char *failpoint, const char *program, ...) {
@@ -253,6 +264,71 @@ pid_t spawn(const char *url, const char *failpoint, const char *program, ...) {
         argv[count++] = module;
     }
     return spawn_argv(url, failpoint, argv);
+}
+
+/* Handlers over HTTP. */
+
+static char endpoint_secret[128], endpoint_log[64];
+
+static struct sockaddr_in loopback(int port) {
+    return (struct sockaddr_in){ .sin_family = AF_INET,
+                                 .sin_port = htons((uint16_t)port),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+}
+
+static int free_port(void) {
+    struct sockaddr_in address = loopback(0);
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    (void)close(fd);
+    return ntohs(address.sin_port);
+}
+
+const char *endpoint_calls(void) {
+    return endpoint_log;
+}
+
+pid_t endpoint_again(int port) {
+    char number[16], program[512];
+    (void)snprintf(number, sizeof number, "%d", port);
+    (void)snprintf(program, sizeof program, "%s/../../tests/support/endpoint.py",
+                   env("DURABLE_BUILD"));
+    char *const argv[] = {
+        (char *)"/usr/bin/python3", program, number, endpoint_secret, endpoint_log, NULL
+    };
+    pid_t pid = spawn_path(argv[0], NULL, NULL, argv);
+    for (int tries = 0; tries < 500; tries++) {
+        struct sockaddr_in address = loopback(port);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool up = connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+        (void)close(fd);
+        if (up) {
+            return pid;
+        }
+        sleep_ms(10);
+    }
+    fail_msg("the endpoint does not come up");
+    return 0;
+}
+
+pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
+    *ret_port = free_port();
+    (void)snprintf(endpoint_log, sizeof endpoint_log, "/tmp/durable-calls-%d", (int)getpid());
+    (void)unlink(endpoint_log);
+    (void)snprintf(endpoint_secret, sizeof endpoint_secret, "%s",
+                   sql_text(conn,
+                            "select secret from durable_internal.endpoint_put(1, 'test', "
+                            "'http://127.0.0.1:%d/', true, "
+                            "null, null)",
+                            *ret_port));
+    sql(conn, "select durable_internal.endpoint_synced(1, 'test', 'test', (select "
+              "jsonb_agg(jsonb_build_object('name', n)) "
+              "from "
+              "unnest('{five-steps,wait,slow,echo,fail,error-500,not-json,too-much,bad-op,redirect}"
+              "'::text[]) as n))");
+    return endpoint_again(*ret_port);
 }
 
 pid_t spawn_worker(const char *url, const char *failpoint) {

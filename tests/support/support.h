@@ -59,6 +59,13 @@ pid_t spawn(const char *url, const char *failpoint, const char *program, ...)
 pid_t spawn_worker(const char *url, const char *failpoint);
 pid_t spawn_scheduler(const char *url);
 
+/** Serves handlers over HTTP on a free port (endpoint.py), and registers them as the endpoint
+ * "test" with all its jobs. Each call that is signed well leaves a line in the file at
+ * endpoint_calls(). */
+pid_t spawn_endpoint(PGconn *conn, int *ret_port);
+pid_t endpoint_again(int port); /* the same one, after it was ended */
+const char *endpoint_calls(void);
+
 /** Ends a process and waits for it; answers its exit status, or minus the signal that ended it. */
 int end_process(pid_t pid, int signal);
 /** Waits for its end by itself, for up to `seconds`. */

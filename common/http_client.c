@@ -1,0 +1,274 @@
+/* curl asks for sockets to be watched and for one timer; libevent has both. A call is one easy
+ * handle; they are kept for the next one, since each holds buffers. */
+#include "common/http_client.h"
+
+#include "common/address_guard.h"
+#include "common/auto.h"
+#include "common/check.h"
+#include "common/list.h"
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CONNECT_MS_MAX 10000
+#define CONNECTIONS_KEPT 256
+
+struct http_client {
+    struct event_base *base;
+    CURLM *multi;
+    struct event *timer;
+    struct list calls;
+};
+
+struct http_call {
+    struct list link;
+    struct http_client *client;
+    CURL *easy;
+    struct curl_slist *headers;
+    char *body;
+    struct http_answer answer;
+    bool allow_private, too_large;
+    http_done_fn done;
+    void *context;
+    char error[CURL_ERROR_SIZE];
+};
+
+static void call_free(struct http_call *call) {
+    list_remove(&call->link);
+    (void)curl_multi_remove_handle(call->client->multi, call->easy);
+    curl_easy_cleanup(call->easy);
+    curl_slist_free_all(call->headers);
+    buf_done(&call->answer.body);
+    free(call->body);
+    free(call);
+}
+
+void http_call_drop(struct http_call *call) {
+    call_free(call);
+}
+
+static enum http_outcome outcome_of(const struct http_call *call, CURLcode code) {
+    switch (code) {
+    case CURLE_OK:
+        return HTTP_ANSWERED;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return HTTP_NOT_REACHED;
+    case CURLE_COULDNT_CONNECT:
+        return call->answer.outcome == HTTP_REFUSED ? HTTP_REFUSED : HTTP_NOT_REACHED;
+    case CURLE_OPERATION_TIMEDOUT: {
+        curl_off_t connected_us = 0;
+        (void)curl_easy_getinfo(call->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+        return connected_us > 0 ? HTTP_BROKEN : HTTP_NOT_REACHED;
+    }
+    default: /* all others happen on a connection that was there */
+        return HTTP_BROKEN;
+    }
+}
+
+static void call_finish(struct http_call *call, CURLcode code) {
+    struct http_answer *answer = &call->answer;
+    long status = 0;
+    curl_off_t retry_after_s = 0;
+    bool refused = answer->outcome == HTTP_REFUSED;
+    answer->outcome = outcome_of(call, code);
+    (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void)curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+    answer->status = (int)status;
+    answer->retry_after_ms = retry_after_s > 0 ? (int64_t)retry_after_s * 1000 : -1;
+    answer->reason = refused           ? "the address is not a public one"
+                     : call->too_large ? "the answer is too large"
+                     : call->error[0]  ? call->error
+                                       : curl_easy_strerror(code);
+    call->done(call->context, answer);
+    call_free(call);
+}
+
+static void take_finished(struct http_client *client) {
+    int left;
+    for (CURLMsg *message; (message = curl_multi_info_read(client->multi, &left)) != NULL;) {
+        if (message->msg == CURLMSG_DONE) {
+            struct http_call *call;
+            CURLcode code = message->data.result;
+            check(curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call) ==
+                  CURLE_OK);
+            call_finish(call, code);
+        }
+    }
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *context) {
+    struct http_client *client = context;
+    int running,
+        flags = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
+    (void)curl_multi_socket_action(client->multi, fd, flags, &running);
+    take_finished(client);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *context) {
+    struct http_client *client = context;
+    int running;
+    (void)fd;
+    (void)what;
+    (void)curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    take_finished(client);
+}
+
+static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket) {
+    struct http_client *client = context;
+    struct event *event = of_socket;
+    (void)easy;
+    if (event != NULL) {
+        event_free(event);
+        (void)curl_multi_assign(client->multi, fd, NULL);
+    }
+    if (what == CURL_POLL_REMOVE) {
+        return 0;
+    }
+    short flags = (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) |
+                          (what & CURL_POLL_OUT ? EV_WRITE : 0));
+    event = event_new(client->base, fd, flags, on_socket, client);
+    check(event != NULL && event_add(event, NULL) == 0);
+    (void)curl_multi_assign(client->multi, fd, event);
+    return 0;
+}
+
+static int set_timer(CURLM *multi, long ms, void *context) {
+    struct http_client *client = context;
+    struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+    (void)multi;
+    (void)(ms < 0 ? event_del(client->timer) : event_add(client->timer, &delay));
+    return 0;
+}
+
+/* The guard: here the name is resolved, and nothing has been sent. */
+static curl_socket_t open_socket(void *context, curlsocktype purpose,
+                                 struct curl_sockaddr *address) {
+    struct http_call *call = context;
+    (void)purpose;
+    if (!call->allow_private && !address_is_public(&address->addr)) {
+        call->answer.outcome = HTTP_REFUSED;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+static size_t take_body(char *bytes, size_t size, size_t count, void *context) {
+    struct http_call *call = context;
+    size_t length = size * count;
+    if (buf_add(&call->answer.body, bytes, length) != DJ_OK) {
+        call->too_large = true;
+        return 0;
+    }
+    return length;
+}
+
+static dj_status call_configure(struct http_call *call, const struct http_request *request) {
+    CURL *easy = call->easy;
+    for (int i = 0; i < request->header_count; i++) {
+        struct curl_slist *longer = curl_slist_append(call->headers, request->headers[i]);
+        if (longer == NULL) {
+            return dj_fail(DJ_NO_MEMORY, "no memory for a request");
+        }
+        call->headers = longer;
+    }
+    bool ok = true;
+#define SET(option, value) ok = ok && curl_easy_setopt(easy, option, value) == CURLE_OK
+    SET(CURLOPT_URL, request->url);
+    SET(CURLOPT_PRIVATE, call);
+    SET(CURLOPT_ERRORBUFFER, call->error);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_PROXY, "");
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_TCP_NODELAY, 1L);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+    SET(CURLOPT_USERAGENT, "durable-jobs");
+    SET(CURLOPT_CONNECTTIMEOUT_MS,
+        (long)(request->timeout_ms < CONNECT_MS_MAX ? request->timeout_ms : CONNECT_MS_MAX));
+    SET(CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
+    SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    SET(CURLOPT_OPENSOCKETDATA, call);
+    SET(CURLOPT_WRITEFUNCTION, take_body);
+    SET(CURLOPT_WRITEDATA, call);
+    if (call->body != NULL) {
+        SET(CURLOPT_POST, 1L);
+        SET(CURLOPT_POSTFIELDS, call->body);
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_length);
+    }
+    SET(CURLOPT_HTTPHEADER, call->headers);
+#undef SET
+    return ok ? DJ_OK : dj_fail(DJ_INVALID_ARGUMENT, "curl refuses the request: %s", call->error);
+}
+
+dj_status http_client_send(struct http_client *client, const struct http_request *request,
+                           http_done_fn done, void *context, struct http_call **ret_call) {
+    struct http_call *call = calloc(1, sizeof *call);
+    CURL *easy = curl_easy_init();
+    if (call == NULL || easy == NULL) {
+        free(call);
+        curl_easy_cleanup(easy);
+        free(request->body);
+        return dj_fail(DJ_NO_MEMORY, "no memory for a request");
+    }
+    call->client = client;
+    call->easy = easy;
+    call->body = request->body;
+    call->allow_private = request->allow_private;
+    call->done = done;
+    call->context = context;
+    buf_init(&call->answer.body, request->answer_bytes_max);
+    list_push(&client->calls, &call->link);
+    dj_status status = call_configure(call, request);
+    if (status == DJ_OK && curl_multi_add_handle(client->multi, easy) != CURLM_OK) {
+        status = dj_fail(DJ_INTERNAL, "curl does not take the request");
+    }
+    if (status != DJ_OK) {
+        call_free(call);
+        return status;
+    }
+    *ret_call = call;
+    return DJ_OK;
+}
+
+dj_status http_client_new(struct event_base *base, struct http_client **ret_client) {
+    struct http_client *client = calloc(1, sizeof *client);
+    if (client == NULL || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        free(client);
+        return dj_fail(DJ_NO_MEMORY, "cannot make an HTTP client");
+    }
+    client->base = base;
+    list_init(&client->calls);
+    client->multi = curl_multi_init();
+    client->timer = event_new(base, -1, 0, on_timer, client);
+    if (client->multi == NULL || client->timer == NULL) {
+        http_client_free(client);
+        return dj_fail(DJ_NO_MEMORY, "cannot make an HTTP client");
+    }
+    (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
+    (void)curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
+    *ret_client = client;
+    return DJ_OK;
+}
+
+void http_client_free(struct http_client *client) {
+    if (client == NULL) {
+        return;
+    }
+    while (!list_is_empty(&client->calls)) {
+        call_free(list_first(&client->calls, struct http_call, link));
+    }
+    if (client->multi != NULL) {
+        (void)curl_multi_cleanup(client->multi);
+    }
+    if (client->timer != NULL) {
+        event_free(client->timer);
+    }
+    free(client);
+    curl_global_cleanup();
+}

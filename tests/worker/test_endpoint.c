@@ -1,0 +1,174 @@
+/* Handlers over HTTP: a worker without modules, and an endpoint that speaks the protocol by hand
+ * (endpoint.py). They answer with their ops here; commits while a handler runs are in tests/server.
+ */
+#include "support.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *url;
+static PGconn *conn;
+static pid_t endpoint;
+static int port;
+
+static int setup(void **state) {
+    (void)state;
+    url = database_new();
+    conn = connect_to(url);
+    endpoint = spawn_endpoint(conn, &port);
+    (void)spawn_scheduler(url);
+    (void)spawn_worker(url, NULL);
+    wait_until(
+        conn, 20,
+        "select count(*) > 0 from durable_internal.worker where 'echo' = any (endpoint_jobs)");
+    return 0;
+}
+
+/* Runs a job to its end; its id. */
+static const char *ended(const char *job, const char *payload) {
+    static char id[64];
+    (void)snprintf(
+        id, sizeof id, "%s",
+        sql_text(conn, "select durable.start('%s', '%s', max_attempts => 1)", job, payload));
+    wait_until(conn, 30, "select finished_at is not null from durable.runs where id = '%s'", id);
+    return id;
+}
+
+static const char *shown(const char *id) {
+    return sql_text(conn,
+                    "select status || ' ' || coalesce(result::text, error ->> 'message') from "
+                    "durable.runs where id = '%s'",
+                    id);
+}
+
+static int calls_of(const char *id) {
+    struct said said;
+    shell_said(&said, "grep -c %s %s || true", id, endpoint_calls());
+    return (int)strtol(said.out, NULL, 10);
+}
+
+static void a_handler_that_answers_is_called_once_a_step(void **state) {
+    (void)state;
+    const char *id = ended("five-steps", "{}");
+    assert_string_equal(shown(id), "completed 15");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id),
+                     5);
+    assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'", id), 1);
+    assert_int_equal(calls_of(id), 6);
+}
+
+static void a_call_says_what_the_protocol_has(void **state) {
+    (void)state;
+    const char *id = ended("echo", "{\"n\": 12345678901234567890.10}");
+    assert_string_equal(
+        sql_text(conn, "select result #>> '{call,payload,n}' from durable.runs where id = '%s'",
+                 id),
+        "12345678901234567000"); /* Python has read it as a double */
+    assert_string_equal(sql_text(conn,
+                                 "select format('%%s %%s %%s %%s %%s %%s', result #> "
+                                 "'{call,protocol}', result #>> '{call,run,job}', result "
+                                 "#>> '{call,run,queueName}', result #> '{call,run,attempt}', "
+                                 "result #> '{call,run,maxAttempts}', result "
+                                 "#> '{call,commit}') from durable.runs where id = '%s'",
+                                 id),
+                        "1 echo default 1 1 null");
+    assert_string_equal(
+        sql_text(conn, "select result #>> '{call,run,id}' from durable.runs where id = '%s'", id),
+        id);
+}
+
+static void a_wait_holds_no_call(void **state) {
+    (void)state;
+    const char *id = sql_text(conn, "select durable.start('wait', '{\"key\": \"k\"}')");
+    wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", id);
+    sql(conn, "select durable.send_event('go', '{\"x\": 1}', 'k')");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_string_equal(shown(id), "completed {\"x\": 1}");
+    assert_int_equal(calls_of(id), 2);
+}
+
+static void what_is_no_answer_fails_the_attempt_with_a_reason(void **state) {
+    static const struct {
+        const char *job, *shown;
+    } cases[] = {
+        { "fail", "failed no" },
+        { "error-500", "failed endpoint test answered 500: {\"wrong\": true}" },
+        { "not-json", "failed endpoint test did not answer with a JSON object" },
+        { "too-much", "failed the call of endpoint test broke: the answer is too large" },
+        { "bad-op", "failed op 'nothing' is not known" },
+        { "redirect", "failed endpoint test answered 302" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *found = shown(ended(cases[i].job, "{}"));
+        if (strncmp(found, cases[i].shown, strlen(cases[i].shown)) != 0) {
+            fail_msg("%s: %s", cases[i].job, found);
+        }
+    }
+}
+
+static void a_cancel_ends_a_call(void **state) {
+    (void)state;
+    const char *id = sql_text(conn, "select durable.start('slow', '{\"s\": 20}')");
+    wait_until(conn, 20, "select status = 'running' from durable.runs where id = '%s'", id);
+    sql(conn, "select durable.cancel('%s')", id);
+    wait_until(conn, 10, "select in_hand = 0 from durable_internal.worker where alive");
+}
+
+/* Fifty times would take longer than a test should; each is the same. */
+static void an_endpoint_that_is_down_costs_no_attempt(void **state) {
+    (void)state;
+    sql(conn, "select durable.start_many('five-steps', array_fill('{}'::jsonb, array[200]), "
+              "max_attempts => 1)");
+    for (int i = 0; i < 5; i++) {
+        sleep_ms(150);
+        (void)end_process(endpoint, SIGKILL);
+        if (i == 2) {
+            wait_until(
+                conn, 20,
+                "select count(*) > 0 from durable.runs where waiting_for ->> 'kind' = 'endpoint'");
+        }
+        endpoint = endpoint_again(port);
+    }
+    wait_until(
+        conn, 60,
+        "select bool_and(finished_at is not null) from durable.runs where job = 'five-steps'");
+    /* A call that was cut off in the middle is the attempt's end; one that did not reach the
+     * handler is not. */
+    assert_int_equal(
+        sql_int(
+            conn,
+            "select count(*) from durable.runs where job = 'five-steps' and status = 'failed' and "
+            "error ->> 'message' not like 'the call of endpoint test broke%%'"),
+        0);
+    assert_true(
+        sql_int(
+            conn,
+            "select count(*) from durable.runs where job = 'five-steps' and status = 'completed'") >
+        100);
+    assert_int_equal(sql_int(conn, "select max(failures) from durable.endpoints"), 0);
+}
+
+static void a_wrong_secret_is_the_endpoints_to_refuse(void **state) {
+    (void)state;
+    sql(conn, "update durable_internal.endpoint_secret set secret = durable_internal.new_secret()");
+    sql(conn, "select durable_internal.endpoints_changed()");
+    sleep_ms(300);
+    const char *found = shown(ended("echo", "{}"));
+    assert_non_null(strstr(found, "answered 401"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_handler_that_answers_is_called_once_a_step),
+        cmocka_unit_test(a_call_says_what_the_protocol_has),
+        cmocka_unit_test(a_wait_holds_no_call),
+        cmocka_unit_test(what_is_no_answer_fails_the_attempt_with_a_reason),
+        cmocka_unit_test(a_cancel_ends_a_call),
+        cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
+        cmocka_unit_test(a_wrong_secret_is_the_endpoints_to_refuse),
+    };
+    return cmocka_run_group_tests(tests, setup, invariants_hold);
+}

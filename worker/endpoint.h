@@ -1,0 +1,27 @@
+/* Handlers over HTTP: which endpoints there are, and the calls on their way. On the loop thread. */
+#ifndef WORKER_ENDPOINT_H
+#define WORKER_ENDPOINT_H
+
+#include "worker/fleet.h"
+
+/** `public_url` is lent; NULL: handlers answer with their ops. */
+MUST_CHECK dj_status endpoints_new(dj_worker *worker, const char *public_url,
+                                   struct endpoints **ret_endpoints);
+void endpoints_free(struct endpoints *endpoints); /* calls on their way are cut off */
+
+/** Asks the database which endpoints there are, unless it is being asked. */
+void endpoints_refresh(struct endpoints *endpoints);
+
+/** Now and then: looks for lost runs, and asks again. */
+void endpoints_tick(struct endpoints *endpoints);
+
+/** The job of that name; NULL: no endpoint has had it. */
+const struct job *endpoints_job(const struct endpoints *endpoints, const char *name);
+
+/** Calls the handler of a run that was just claimed; its outcome comes by worker_take_outcome. */
+void endpoints_call(struct endpoints *endpoints, dj_run *run);
+
+/** Gives back the runs whose calls were not begun. */
+void endpoints_give_back(struct endpoints *endpoints);
+
+#endif
