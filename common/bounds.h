@@ -12,6 +12,7 @@
 #define JSON_NUMBER_DIGITS_MAX 400
 #define JSON_EXPONENT_MAX 400
 #define STEPS_MAX 10000
+#define WAIT_EVENTS_MAX 100 /* of one wait for any of them */
 #define HISTORY_BYTES_MAX (64 * 1024 * 1024)
 #define TAGS_MAX 16
 #define TAG_KEY_BYTES_MAX 64

@@ -81,6 +81,12 @@ typedef struct dj_wait {
     const char *name; /**< of the step; NULL: the event's name */
 } dj_wait;
 
+/** An event that a wait is for. */
+typedef struct dj_event_key {
+    const char *event;
+    const char *correlation_key; /**< NULL: only events without a key */
+} dj_event_key;
+
 /** What a module for `durable-worker --module x.so` exports: registers its handlers. */
 DJ_PUBLIC dj_status dj_module_init(dj_worker *worker);
 
@@ -159,6 +165,13 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_step_tx(dj_run *run, const char *name, dj_s
  *  "receivedAt"}, or {"timedOut": true}. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_wait_for_event(dj_run *run, const char *event,
                                                     const dj_wait *wait, json_object **ret_event);
+
+/** As dj_wait_for_event, for the first of `count` events (2 to 100); *ret_event says which, by
+ * "name" and "correlationKey". The keys are the events' own: `wait->correlation_key` is not
+ * allowed. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_wait_for_any(dj_run *run, const dj_event_key *events,
+                                                  size_t count, const dj_wait *wait,
+                                                  json_object **ret_event);
 
 /** Sleeps, holding no thread and no memory here meanwhile. `duration` is as "30s"; `name` may be
  * NULL: "sleep". */

@@ -11,6 +11,7 @@ as $$
 declare
     parent uuid;
     child uuid;
+    children uuid[];
 begin
     update durable_internal.run r
        set status = end_run.status,
@@ -39,8 +40,9 @@ begin
         perform durable_internal.tell_parent(array[l.run_id]);
     end if;
     if status = 'cancelled' then  -- a child is started under its parent's lease: it is seen here, or it was refused
-        for child in select r.id from durable_internal.run r
-                      where r.parent_run_id = l.run_id and r.status is null order by r.id loop
+        children := array(select r.id from durable_internal.run r
+                           where r.parent_run_id = l.run_id and r.status is null);  -- unordered: by the index of parents
+        for child in select c from unnest(children) as c order by c loop
             l := durable_internal.take_out(child);
             if l.run_id is not null then
                 perform durable_internal.end_run(l, 'cancelled',
@@ -364,13 +366,20 @@ begin
     insert into durable_internal.wait (wait_id, run_id, run_seq, fence, since, due_at, started_at,
                                        attempt_started_at, worker_id, namespace_id, lane_id, attempt,
                                        remembered, bytes, position, deadline, name, event,
-                                       correlation_key, on_timeout)
+                                       correlation_key, on_timeout, others)
     select number, l.run_id, r.seq, l.fence, instant, due, l.started_at, l.attempt_started_at, l.worker_id,
            r.namespace_id, l.lane_id, l.attempt, l.remembered, l.bytes, (detail ->> 'position')::int,
            l.deadline, detail ->> 'name', detail ->> 'event', coalesce(detail ->> 'key', ''),
-           coalesce(detail ->> 'onTimeout', 'fail')
+           coalesce(detail ->> 'onTimeout', 'fail'), nullif(detail -> 'others', '[]')
       from durable_internal.run r
      where r.id = l.run_id;
+    if detail -> 'others' <> '[]' then
+        insert into durable_internal.wait_other (namespace_id, event, correlation_key, wait_id)
+        select distinct w.namespace_id, o.value ->> 'event', coalesce(o.value ->> 'key', ''), number
+          from durable_internal.wait w
+         cross join jsonb_array_elements(detail -> 'others') as o
+         where w.wait_id = number;
+    end if;
     insert into durable_internal.event_inbox (seq, wait_id) values (number, number);
     if due is not null then
         insert into durable_internal.timer (run_id, kind, due_at, since, wait_id, lane_id)

@@ -69,9 +69,25 @@ begin
 end
 $$;
 
--- The event that a wait takes now, or null: the oldest of its name and key that its run has not had, and that
--- is younger than the run, or that nobody has received.
+-- The event that a wait takes now, or null: of each name and key that it is for, the oldest that its run has not had, and
+-- that is younger than the run, or that nobody has received; and of these the oldest.
 create or replace function durable_internal.event_for(w durable_internal.wait)
+returns bigint
+language plpgsql stable
+as $$
+begin
+    if w.others is null then
+        return durable_internal.oldest_event(w.namespace_id, w.event, w.correlation_key, w.run_id, w.run_seq);
+    end if;
+    return (select least(durable_internal.oldest_event(w.namespace_id, w.event, w.correlation_key, w.run_id, w.run_seq),
+                         min(durable_internal.oldest_event(w.namespace_id, o.value ->> 'event', coalesce(o.value ->> 'key', ''),
+                                                           w.run_id, w.run_seq)))
+              from jsonb_array_elements(w.others) as o);
+end
+$$;
+
+create or replace function durable_internal.oldest_event(namespace_id int, name text, correlation_key text, run_id uuid,
+                                                         run_seq bigint)
 returns bigint
 language plpgsql stable
 as $$
@@ -79,18 +95,37 @@ begin
     return least(
         (select e.seq
            from durable_internal.event e
-          where e.namespace_id = w.namespace_id and e.name = w.event
-            and e.correlation_key = w.correlation_key and not e.received and e.seq < w.run_seq
+          where e.namespace_id = oldest_event.namespace_id and e.name = oldest_event.name
+            and e.correlation_key = oldest_event.correlation_key and not e.received and e.seq < oldest_event.run_seq
           order by e.seq
           limit 1),
         (select e.seq
            from durable_internal.event e
-          where e.namespace_id = w.namespace_id and e.name = w.event
-            and e.correlation_key = w.correlation_key and e.seq > w.run_seq
+          where e.namespace_id = oldest_event.namespace_id and e.name = oldest_event.name
+            and e.correlation_key = oldest_event.correlation_key and e.seq > oldest_event.run_seq
             and not exists (select from durable_internal.delivery d
-                             where d.event_seq = e.seq and d.run_id = w.run_id)
+                             where d.event_seq = e.seq and d.run_id = oldest_event.run_id)
           order by e.seq
           limit 1));
+end
+$$;
+
+-- Forgets the other events of a wait that was just deleted.
+create or replace function durable_internal.drop_others(w durable_internal.wait)
+returns void
+language plpgsql volatile
+as $$
+begin
+    if w.others is not null then
+        delete from durable_internal.wait_other
+         where ctid = any (array(
+               select t.ctid
+                 from jsonb_array_elements(w.others) as o
+                cross join lateral (select t.ctid from durable_internal.wait_other t
+                                     where t.namespace_id = w.namespace_id and t.event = o.value ->> 'event'
+                                       and t.correlation_key = coalesce(o.value ->> 'key', '')
+                                       and t.wait_id = w.wait_id) as t));
+    end if;
 end
 $$;
 
@@ -147,7 +182,15 @@ begin
                                         and (w.run_seq < e.seq or not e.received)
                                         and not exists (select from durable_internal.delivery d
                                                          where d.event_seq = e.seq and d.run_id = w.run_id)
-                                      order by w.wait_id limit match_events.most) as w) as c
+                                      order by w.wait_id limit match_events.most) as w
+                 union
+                select o.wait_id
+                  from unnest(inbox) as i
+                  join durable_internal.event e on e.seq = i.event_seq
+                 cross join lateral (select o.wait_id from durable_internal.wait_other o
+                                      where o.namespace_id = e.namespace_id and o.event = e.name
+                                        and o.correlation_key = e.correlation_key
+                                      order by o.wait_id limit match_events.most) as o) as c
           join durable_internal.wait w on w.wait_id = c.wait_id
          order by w.wait_id
     loop
@@ -164,6 +207,7 @@ begin
             held := held + found::int;
             continue;
         end if;
+        perform durable_internal.drop_others(w);
         with received as (
             update durable_internal.event e set received = true where e.seq = chosen and not e.received
         ), delivered as (
@@ -173,7 +217,7 @@ begin
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                                committed_at, name, kind, result, error)
             select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-                   case when w.event = '$child' then 'child' else 'wait_event' end,
+                   case when w.event = '$child' then 'child' when w.others is not null then 'wait_any' else 'wait_event' end,
                    case when w.event <> '$child' then durable_internal.received_event(e)
                         when e.payload ->> 'status' = 'completed' then e.payload -> 'result' end,
                    case when w.event = '$child' and e.payload ->> 'status' <> 'completed' then e.payload -> 'error' end

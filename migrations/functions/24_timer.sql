@@ -122,13 +122,14 @@ begin
     if not found then
         return;
     end if;
+    perform durable_internal.drop_others(w);
     l := durable_internal.carried_by(w);
     case w.on_timeout
     when 'continue' then
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                            committed_at, name, kind, result)
         values (w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-                'wait_event', '{"timedOut": true}');
+                case when w.others is null then 'wait_event' else 'wait_any' end, '{"timedOut": true}');
         l.remembered := l.remembered + 1;
         perform durable_internal.make_ready(l, resumed => true);
     when 'cancel' then

@@ -53,6 +53,7 @@ begin
         end if;
         delete from durable_internal.wait t where t.run_id = take_out.run_id returning t.* into w;
         if found then
+            perform durable_internal.drop_others(w);
             delete from durable_internal.timer t
              where t.run_id = take_out.run_id and t.kind = 'wait_timeout';
             return durable_internal.carried_by(w);

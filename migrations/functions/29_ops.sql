@@ -174,6 +174,12 @@ begin
                 'timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'),
                 'onTimeout', durable_internal.op_on_timeout(op)));
             suspended := true;
+        when 'wait_any' then
+            perform durable_internal.begin_wait(l, durable_internal.any_of(op) || jsonb_build_object(
+                'position', l.remembered + 1, 'name', name,
+                'timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'),
+                'onTimeout', durable_internal.op_on_timeout(op)));
+            suspended := true;
         when 'sleep' then
             perform durable_internal.begin_sleep(l, l.remembered + 1, name, case when op ? 'until'
                 then durable_internal.op_time('until', op ->> 'until')
@@ -262,6 +268,28 @@ exception when invalid_datetime_format or datetime_field_overflow then
     perform durable_internal.fail('DJ001', format('%s %s is not a time; RFC 3339 is allowed', argument,
                                                   quote_literal(left(value, 60))));
     return null;
+end
+$$;
+
+-- The events of a wait_any, as begin_wait takes them: the first, and the others.
+create or replace function durable_internal.any_of(op jsonb)
+returns jsonb
+language plpgsql immutable
+as $$
+declare
+    one jsonb;
+begin
+    if jsonb_typeof(op -> 'events') is distinct from 'array' or jsonb_array_length(op -> 'events') not between 1 and 100 then
+        perform durable_internal.fail('DJ001', 'events is not a list of 1 to 100 objects with event and correlationKey');
+    end if;
+    for one in select e.value from jsonb_array_elements(op -> 'events') as e loop
+        perform durable_internal.check_name('events[].event', one ->> 'event');
+        perform durable_internal.check_key('events[].correlationKey', one ->> 'correlationKey');
+    end loop;
+    return jsonb_build_object('event', op #>> '{events,0,event}', 'key', op #>> '{events,0,correlationKey}', 'others',
+        (select coalesce(jsonb_agg(jsonb_build_object('event', e.value ->> 'event', 'key', e.value ->> 'correlationKey')
+                                   order by e.n), '[]')
+           from jsonb_array_elements(op -> 'events') with ordinality as e (value, n) where e.n > 1));
 end
 $$;
 

@@ -71,9 +71,10 @@ static int end(void **state) {
 
 static void a_claim_brings_what_a_call_says_of_its_run(void **state) {
     (void)state;
-    assert_string_equal(sql_text(conn, "select payload::text || ' ' || (facts - 'createdAt') from c"),
-                        "{\"a\": 1.10} {\"tags\": {}, \"version\": null, \"namespace\": "
-                        "\"default\", \"maxAttempts\": 5}");
+    assert_string_equal(
+        sql_text(conn, "select payload::text || ' ' || (facts - 'createdAt') from c"),
+        "{\"a\": 1.10} {\"tags\": {}, \"version\": null, \"namespace\": "
+        "\"default\", \"maxAttempts\": 5}");
 }
 
 static void ops_are_remembered_in_their_order(void **state) {
@@ -136,6 +137,33 @@ static void a_lease_that_somebody_holds_is_busy(void **state) {
     sql(other, "rollback");
     PQfinish(other);
     assert_string_equal(commit_ops("http", "[]"), "{\"results\": [], \"cancelled\": false}");
+}
+
+static void a_wait_for_any_takes_the_first_of_its_events(void **state) {
+    const char *wait =
+        "[{\"op\": \"wait_any\", \"name\": \"any\", \"timeout\": \"1h\", \"events\": [{\"event\": "
+        "\"paid\", "
+        "\"correlationKey\": \"o1\"}, {\"event\": \"refused\"}, {\"event\": \"gone\", "
+        "\"correlationKey\": \"o1\"}]}]";
+    (void)state;
+    (void)commit_ops("http", wait);
+    sql(conn, "select durable.send_event('refused', '{}', 'o1')"); /* not with a key */
+    sql(conn, "select durable.send_event('gone', '{\"n\": 1}', 'o1'), durable.send_event('paid', "
+              "'{}', 'o1')");
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+    claim();
+    assert_string_equal(
+        sql_text(conn,
+                 "select format('%%s %%s', s.kind, s.result - '{id,receivedAt}'::text[]) from "
+                 "durable.steps s join c using (run_id)"),
+        "wait_any {\"name\": \"gone\", \"payload\": {\"n\": 1}, \"timedOut\": false, "
+        "\"correlationKey\": \"o1\"}");
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 0);
+    (void)commit_ops("http", wait);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 2);
+    sql(conn, "select durable.cancel(run_id) from c");
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 0);
 }
 
 static void a_child_gives_its_result_to_its_parent(void **state) {
@@ -270,6 +298,7 @@ int main(void) {
         RUN(what_suspends_is_the_last_op),
         RUN(a_cancelled_run_is_told_so),
         RUN(a_lease_that_somebody_holds_is_busy),
+        RUN(a_wait_for_any_takes_the_first_of_its_events),
         RUN(a_child_gives_its_result_to_its_parent),
         RUN(a_child_that_fails_gives_its_error_to_its_parent),
         RUN(a_cancelled_parent_cancels_its_child),
