@@ -46,7 +46,7 @@ grant execute on function
     to durable_scheduler;
 
 grant execute on function
-    durable_internal.as_namespace(int),
+    durable_internal.as_namespace(int), durable_internal.key_find(text),
     durable_internal.send_event(int, text, jsonb, text, text),
     durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
     durable_internal.reschedule_run(int, uuid, timestamptz)
