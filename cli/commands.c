@@ -11,5 +11,6 @@ const struct command commands[] = {
     { "retry", "let a failed or cancelled run go on", command_retry },
     { "queues", "list, pause and resume queues", command_queues },
     { "workers", "list workers", command_workers },
+    { "keys", "list, make, rotate and revoke API keys", command_keys },
 };
 const int command_count = sizeof commands / sizeof *commands;

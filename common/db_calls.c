@@ -143,6 +143,41 @@ const struct db_call CALL_WORKERS_JSON = {
 CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
 CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
 
+const struct db_call CALL_KEYS_TABLE = {
+    .name = "keys_table",
+    .sql = "select key_id, namespace, name, array_to_string(scopes, ','), status, "
+           "to_char(created_at, 'YYYY-MM-DD HH24:MI:SS'), "
+           "coalesce(to_char(expires_at, 'YYYY-MM-DD HH24:MI:SS'), ''), coalesce(replaced_by, '') "
+           "from durable_internal.key_list()"
+};
+const struct db_call CALL_KEYS_JSON = {
+    .name = "keys_json",
+    .sql = "select jsonb_build_object('keys', coalesce(jsonb_agg(jsonb_build_object('id', key_id, "
+           "'namespace', namespace, 'name', name, 'scopes', scopes, 'status', status, "
+           "'createdAt', durable_internal.json_time(created_at), "
+           "'expiresAt', durable_internal.json_time(expires_at), "
+           "'revokedAt', durable_internal.json_time(revoked_at), 'replacedBy', replaced_by) "
+           "order by created_at, key_id), '[]'))::text from durable_internal.key_list()"
+};
+#define KEY_CREATE "durable_internal.key_create($1, $2, string_to_array($3, ',')) as k"
+#define KEY_ROTATE "durable_internal.key_rotate($1, $2::text::interval) as k"
+CALL(CALL_KEY_CREATE, "key_create", "select k.key from " KEY_CREATE, DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_CREATE_JSON, "key_create_json",
+     "select jsonb_build_object('id', k.key_id, 'key', k.key, 'namespace', $1, 'name', $2)::text "
+     "from " KEY_CREATE,
+     DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_REVOKE, "key_revoke",
+     "select case when durable_internal.key_revoke($1) then 'revoked' else 'revoked before' end",
+     DB_TEXT);
+CALL(CALL_KEY_REVOKE_JSON, "key_revoke_json",
+     "select jsonb_build_object('id', $1, 'revoked', durable_internal.key_revoke($1))::text",
+     DB_TEXT);
+CALL(CALL_KEY_ROTATE, "key_rotate", "select k.key from " KEY_ROTATE, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_ROTATE_JSON, "key_rotate_json",
+     "select jsonb_build_object('id', k.new_key_id, 'key', k.key, 'replaces', $1)::text "
+     "from " KEY_ROTATE,
+     DB_TEXT, DB_TEXT);
+
 /* One lock for all who migrate, of the session: files are applied in transactions of their own. */
 const struct db_call CALL_MIGRATE_LOCK = { .name = "migrate_lock",
                                            .sql = "select pg_try_advisory_lock(1684698987, -3)" };
