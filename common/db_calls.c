@@ -51,6 +51,7 @@ const struct db_call CALL_REAP = { .name = "reap", .sql = "select durable_intern
 const struct db_call CALL_END_SESSIONS = { .name = "end_sessions",
                                            .sql = "select durable_internal.end_sessions()" };
 CALL(CALL_MOVE_MARKS, "move_marks", "select durable_internal.move_marks($1)", DB_INT8);
+CALL(CALL_EXPIRE_STATE, "expire_state", "select durable_internal.expire_state($1)", DB_INT4);
 CALL(CALL_MAKE_PARTITIONS, "make_partitions", "select durable_internal.make_partitions($1)",
      DB_INT4);
 

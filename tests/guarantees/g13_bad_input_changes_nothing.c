@@ -75,7 +75,6 @@ static const struct {
     { "DJ001", "backoff", "durable.set_queue('q', backoff => '[]')" },
     { "DJ006", "not available yet", "durable.set_queue('q', concurrency => 3)" },
     { "DJ006", "not available yet", "durable.fork('01900000-0000-7000-8000-000000000000', 'a')" },
-    { "DJ006", "not available yet", "durable.state_get('a')" },
     { "DJ006", "not available yet", "durable.set_schedule('a', 'a', '* * * * *')" },
     { "DJ006", "not available yet", "durable.redrive('a')" },
 };
