@@ -75,6 +75,17 @@ CALL(CALL_RESULT, "result", "select status, result, error from durable.runs wher
 CALL(CALL_CANCEL, "cancel", "select durable.cancel($1, $2)", DB_UUID, DB_TEXT);
 CALL(CALL_RETRY, "retry", "select durable.retry($1, $2)", DB_UUID, DB_INT4);
 
+CALL(CALL_STATE_GET, "state_get", "select value, version, expires_at from durable.state_get($1)",
+     DB_TEXT);
+CALL(CALL_STATE_SET, "state_set", "select durable.state_set($1, $2, $3::text::timestamptz, $4)",
+     DB_TEXT, DB_JSONB, DB_TEXT, DB_INT8);
+CALL(CALL_STATE_DELETE, "state_delete", "select durable.state_delete($1)", DB_TEXT);
+CALL(CALL_STATE_INCREMENT, "state_increment",
+     "select durable.state_increment($1, $2, $3::text::timestamptz)", DB_TEXT, DB_INT8, DB_TEXT);
+CALL(CALL_STATE_LOCK, "state_lock", "select durable.state_lock($1, $2, $3::text::interval)",
+     DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_STATE_UNLOCK, "state_unlock", "select durable.state_unlock($1, $2)", DB_TEXT, DB_TEXT);
+
 /* Newest first: ids are by time. Null filters let everything through. */
 #define RUNS_FILTER                                                                                \
     " from durable.runs r where ($1::text is null or r.status = $1) and ($2::text is null or "     \
@@ -143,6 +154,27 @@ const struct db_call CALL_WORKERS_JSON = {
 };
 CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
 CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
+
+/* No row: the key is absent. */
+CALL(CALL_STATE_TEXT, "state_text",
+     "select g.value::text from durable.state_get($1) as g where g.version is not null", DB_TEXT);
+CALL(CALL_STATE_JSON, "state_json",
+     "select jsonb_build_object('key', $1, 'value', g.value, 'version', g.version, 'expiresAt', "
+     "durable_internal.json_time(g.expires_at))::text from durable.state_get($1) as g "
+     "where g.version is not null",
+     DB_TEXT);
+#define STATE_SET "durable.state_set($1, $2, $3::text::timestamptz, $4)"
+#define STATE_INCREMENT "durable.state_increment($1, $2, $3::text::timestamptz)"
+CALL(CALL_STATE_SET_TEXT, "state_set_text", "select " STATE_SET "::text", DB_TEXT, DB_JSONB,
+     DB_TEXT, DB_INT8);
+CALL(CALL_STATE_SET_JSON, "state_set_json",
+     "select jsonb_build_object('key', $1, 'version', " STATE_SET ")::text", DB_TEXT, DB_JSONB,
+     DB_TEXT, DB_INT8);
+CALL(CALL_STATE_INCREMENT_TEXT, "state_increment_text", "select " STATE_INCREMENT "::text", DB_TEXT,
+     DB_INT8, DB_TEXT);
+CALL(CALL_STATE_INCREMENT_JSON, "state_increment_json",
+     "select jsonb_build_object('key', $1, 'value', " STATE_INCREMENT ")::text", DB_TEXT, DB_INT8,
+     DB_TEXT);
 
 const struct db_call CALL_KEYS_TABLE = {
     .name = "keys_table",
