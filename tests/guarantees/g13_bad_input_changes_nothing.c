@@ -46,7 +46,7 @@ static const struct {
     { "DJ001", "priority", "durable.start('a', priority => null)" },
     { "DJ001", "concurrency_key", "durable.start('a', concurrency_key => '')" },
     { "DJ001", "timeout", "durable.start('a', timeout => '0')" },
-    { "DJ001", "timeout", "durable.start('a', timeout => '11 years')" },
+    { "DJ001", "timeout", "durable.start('a', timeout => '3650 days 1 second')" },
     { "DJ001", "tags", "durable.start('a', tags => '[]')" },
     { "DJ001", "tags", "durable.start('a', tags => '{\"a\": 1}')" },
     { "DJ001", "tags",
@@ -103,6 +103,7 @@ static void limits_are_met_to_the_byte(void **state) {
               "-1e400, 1e-400]')");
     sql(conn, "select durable.start('a', scheduled_at => 'yesterday', priority => -32768, timeout "
               "=> '10 years')");
+    sql(conn, "select durable.start('a', timeout => '3650 days')");
 }
 
 static void the_c_client_refuses_by_name(void **state) {
