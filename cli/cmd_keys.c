@@ -88,7 +88,7 @@ dj_status command_keys(int argc, char **argv) {
         { .flag = "overlap",
           .value_name = "TIME",
           .default_text = "24h",
-          .help = "rotate: how long the old key holds on; 0s: not at all",
+          .help = "rotate: how long the old key holds on; `revoke` ends it sooner",
           .kind = CONFIG_TEXT,
           .target = &flags.overlap },
         { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &flags.json },

@@ -178,7 +178,7 @@ declare
     instant timestamptz;
 begin
     perform durable_internal.check_key_id(key_id);
-    if overlap is null or overlap < interval '0' or overlap > interval '10 years' then
+    if overlap is null or overlap < interval '0' or overlap > interval '3650 days' then
         perform durable_internal.fail('DJ001', format('overlap %s is out of range; 0 to 10 years is allowed',
                                                       coalesce(overlap::text, 'null')));
     end if;

@@ -209,7 +209,7 @@ static void what_is_wrong_is_named_and_no_secret_is_shown(void **state) {
         { "DJ003", "key AAAAAAAAAAAAAAAA", "key_revoke('AAAAAAAAAAAAAAAA')" },
         { "DJ003", "key AAAAAAAAAAAAAAAA", "key_rotate('AAAAAAAAAAAAAAAA')" },
         { "DJ001", "overlap -1", "key_rotate('AAAAAAAAAAAAAAAA', '-1 days')" },
-        { "DJ001", "overlap", "key_rotate('AAAAAAAAAAAAAAAA', '10 years 1 day')" },
+        { "DJ001", "overlap", "key_rotate('AAAAAAAAAAAAAAAA', '3650 days 1 second')" },
         { "DJ001", "overlap null", "key_rotate('AAAAAAAAAAAAAAAA', null)" },
     };
     char key[80];

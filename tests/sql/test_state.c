@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,7 +392,7 @@ static void what_is_wrong_is_named_and_stores_nothing(void **state) {
         { "DJ001", "owner is 513 bytes", "durable.state_lock('x', repeat('o', 513), '1 s')" },
         { "DJ001", "ttl", "durable.state_lock('x', 'o', null)" },
         { "DJ001", "ttl 00:00:00", "durable.state_lock('x', 'o', '0')" },
-        { "DJ001", "ttl", "durable.state_lock('x', 'o', '10 years 1 day')" },
+        { "DJ001", "ttl", "durable.state_lock('x', 'o', '3650 days 1 second')" },
         { "DJ001", "owner", "durable.state_unlock('x', '')" },
         { "DJ001", "action 'put'", "durable_internal.state_op(1, null, 'put', 'x')" },
         { "DJ001", "action null", "durable_internal.state_op(1, null, null, 'x')" },
@@ -431,7 +432,7 @@ static void what_is_wrong_is_named_and_stores_nothing(void **state) {
     sql(conn, "select durable.state_set(repeat('k', 512), to_jsonb(repeat('x', 1048574)), "
               "clock_timestamp() + interval '10 years' - interval '1 minute')");
     sql(conn, "select durable.state_set('k', (repeat('[', 64) || repeat(']', 64))::jsonb)");
-    sql(conn, "select durable.state_lock(repeat('é', 256), repeat('o', 512), '10 years')");
+    sql(conn, "select durable.state_lock(repeat('é', 256), repeat('o', 512), '3650 days')");
 }
 
 static void namespaces_hold_apart(void **state) {
@@ -486,6 +487,14 @@ static void expired_rows_are_removed_in_batches_and_what_is_held_later(void **st
     PQfinish(other);
 }
 
+static void the_scheduler_removes_what_has_expired(void **state) {
+    pid_t scheduler = spawn_scheduler(url);
+    (void)state;
+    sql(conn, "select durable.state_set('m', '1', '2020-01-01Z')");
+    wait_until(conn, 20, "select not exists (select from durable_internal.state where key = 'm')");
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_set_is_got_until_it_is_deleted),
@@ -505,6 +514,7 @@ int main(void) {
         cmocka_unit_test(what_is_wrong_is_named_and_stores_nothing),
         cmocka_unit_test(namespaces_hold_apart),
         cmocka_unit_test(expired_rows_are_removed_in_batches_and_what_is_held_later),
+        cmocka_unit_test(the_scheduler_removes_what_has_expired),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
