@@ -1,5 +1,8 @@
 /* State: values, counters, locks, who wins when several want one, and what has expired. Time is
- * moved by writing expires_at. */
+ * moved by writing expires_at.
+ *
+ * Seen to fail: with versions drawn before the row was locked, sums and versions looked up in a
+ * query of their own, and a lock that anybody may take. */
 #include "support.h"
 
 #include <pthread.h>
