@@ -11,5 +11,7 @@ const struct command commands[] = {
     { "retry", "let a failed or cancelled run go on", command_retry },
     { "queues", "list, pause and resume queues", command_queues },
     { "workers", "list workers", command_workers },
+    { "state", "get, set, delete and increment state", command_state },
+    { "keys", "list, make, rotate and revoke API keys", command_keys },
 };
 const int command_count = sizeof commands / sizeof *commands;

@@ -58,6 +58,7 @@ const struct db_call CALL_REAP = { .name = "reap", .sql = "select durable_intern
 const struct db_call CALL_END_SESSIONS = { .name = "end_sessions",
                                            .sql = "select durable_internal.end_sessions()" };
 CALL(CALL_MOVE_MARKS, "move_marks", "select durable_internal.move_marks($1)", DB_INT8);
+CALL(CALL_EXPIRE_STATE, "expire_state", "select durable_internal.expire_state($1)", DB_INT4);
 CALL(CALL_MAKE_PARTITIONS, "make_partitions", "select durable_internal.make_partitions($1)",
      DB_INT4);
 
@@ -80,6 +81,17 @@ CALL(CALL_RESULT, "result", "select status, result, error from durable.runs wher
      DB_UUID);
 CALL(CALL_CANCEL, "cancel", "select durable.cancel($1, $2)", DB_UUID, DB_TEXT);
 CALL(CALL_RETRY, "retry", "select durable.retry($1, $2)", DB_UUID, DB_INT4);
+
+CALL(CALL_STATE_GET, "state_get", "select value, version, expires_at from durable.state_get($1)",
+     DB_TEXT);
+CALL(CALL_STATE_SET, "state_set", "select durable.state_set($1, $2, $3::text::timestamptz, $4)",
+     DB_TEXT, DB_JSONB, DB_TEXT, DB_INT8);
+CALL(CALL_STATE_DELETE, "state_delete", "select durable.state_delete($1)", DB_TEXT);
+CALL(CALL_STATE_INCREMENT, "state_increment",
+     "select durable.state_increment($1, $2, $3::text::timestamptz)", DB_TEXT, DB_INT8, DB_TEXT);
+CALL(CALL_STATE_LOCK, "state_lock", "select durable.state_lock($1, $2, $3::text::interval)",
+     DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_STATE_UNLOCK, "state_unlock", "select durable.state_unlock($1, $2)", DB_TEXT, DB_TEXT);
 
 /* Newest first: ids are by time. Null filters let everything through. */
 #define RUNS_FILTER                                                                                \
@@ -149,6 +161,62 @@ const struct db_call CALL_WORKERS_JSON = {
 };
 CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
 CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
+
+/* No row: the key is absent. */
+CALL(CALL_STATE_TEXT, "state_text",
+     "select g.value::text from durable.state_get($1) as g where g.version is not null", DB_TEXT);
+CALL(CALL_STATE_JSON, "state_json",
+     "select jsonb_build_object('key', $1, 'value', g.value, 'version', g.version, 'expiresAt', "
+     "durable_internal.json_time(g.expires_at))::text from durable.state_get($1) as g "
+     "where g.version is not null",
+     DB_TEXT);
+#define STATE_SET "durable.state_set($1, $2, $3::text::timestamptz, $4)"
+#define STATE_INCREMENT "durable.state_increment($1, $2, $3::text::timestamptz)"
+CALL(CALL_STATE_SET_TEXT, "state_set_text", "select " STATE_SET "::text", DB_TEXT, DB_JSONB,
+     DB_TEXT, DB_INT8);
+CALL(CALL_STATE_SET_JSON, "state_set_json",
+     "select jsonb_build_object('key', $1, 'version', " STATE_SET ")::text", DB_TEXT, DB_JSONB,
+     DB_TEXT, DB_INT8);
+CALL(CALL_STATE_INCREMENT_TEXT, "state_increment_text", "select " STATE_INCREMENT "::text", DB_TEXT,
+     DB_INT8, DB_TEXT);
+CALL(CALL_STATE_INCREMENT_JSON, "state_increment_json",
+     "select jsonb_build_object('key', $1, 'value', " STATE_INCREMENT ")::text", DB_TEXT, DB_INT8,
+     DB_TEXT);
+
+const struct db_call CALL_KEYS_TABLE = {
+    .name = "keys_table",
+    .sql = "select key_id, namespace, name, array_to_string(scopes, ','), status, "
+           "to_char(created_at, 'YYYY-MM-DD HH24:MI:SS'), "
+           "coalesce(to_char(expires_at, 'YYYY-MM-DD HH24:MI:SS'), ''), coalesce(replaced_by, '') "
+           "from durable_internal.key_list()"
+};
+const struct db_call CALL_KEYS_JSON = {
+    .name = "keys_json",
+    .sql = "select jsonb_build_object('keys', coalesce(jsonb_agg(jsonb_build_object('id', key_id, "
+           "'namespace', namespace, 'name', name, 'scopes', scopes, 'status', status, "
+           "'createdAt', durable_internal.json_time(created_at), "
+           "'expiresAt', durable_internal.json_time(expires_at), "
+           "'revokedAt', durable_internal.json_time(revoked_at), 'replacedBy', replaced_by) "
+           "order by created_at, key_id), '[]'))::text from durable_internal.key_list()"
+};
+#define KEY_CREATE "durable_internal.key_create($1, $2, string_to_array($3, ',')) as k"
+#define KEY_ROTATE "durable_internal.key_rotate($1, $2::text::interval) as k"
+CALL(CALL_KEY_CREATE, "key_create", "select k.key from " KEY_CREATE, DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_CREATE_JSON, "key_create_json",
+     "select jsonb_build_object('id', k.key_id, 'key', k.key, 'namespace', $1, 'name', $2)::text "
+     "from " KEY_CREATE,
+     DB_TEXT, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_REVOKE, "key_revoke",
+     "select case when durable_internal.key_revoke($1) then 'revoked' else 'revoked before' end",
+     DB_TEXT);
+CALL(CALL_KEY_REVOKE_JSON, "key_revoke_json",
+     "select jsonb_build_object('id', $1, 'revoked', durable_internal.key_revoke($1))::text",
+     DB_TEXT);
+CALL(CALL_KEY_ROTATE, "key_rotate", "select k.key from " KEY_ROTATE, DB_TEXT, DB_TEXT);
+CALL(CALL_KEY_ROTATE_JSON, "key_rotate_json",
+     "select jsonb_build_object('id', k.new_key_id, 'key', k.key, 'replaces', $1)::text "
+     "from " KEY_ROTATE,
+     DB_TEXT, DB_TEXT);
 
 /* One lock for all who migrate, of the session: files are applied in transactions of their own. */
 const struct db_call CALL_MIGRATE_LOCK = { .name = "migrate_lock",

@@ -32,6 +32,8 @@ struct connecting {
     char message[512];
     struct uuid id;
     int number;
+    pthread_t thread;
+    bool threaded;
 };
 
 static void params_register(struct db_params *params, const dj_worker *worker,
@@ -127,12 +129,8 @@ static void connect_begin(dj_worker *worker, struct worker_line *line) {
     attempt->line = line;
     attempt->register_worker = line == NULL && !worker->registered;
     attempt->id = worker->id;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    check(pthread_attr_init(&attributes) == 0);
-    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    int error = pthread_create(&thread, &attributes, connect_thread, attempt);
-    (void)pthread_attr_destroy(&attributes);
+    int error = pthread_create(&attempt->thread, NULL, connect_thread, attempt);
+    attempt->threaded = error == 0;
     if (error != 0) {
         attempt->status = DJ_UNAVAILABLE;
         (void)snprintf(attempt->message, sizeof attempt->message, "cannot start a thread: %s",
@@ -259,6 +257,19 @@ static void connect_done(struct connecting *attempt) {
     turn_hint(worker, /* event= */ false);
 }
 
+/* The next finished attempt, whose thread is gone; NULL: none. */
+static struct connecting *connect_taken(struct list *attempts) {
+    if (list_is_empty(attempts)) {
+        return NULL;
+    }
+    struct connecting *attempt = list_first(attempts, struct connecting, link);
+    list_remove(&attempt->link);
+    if (attempt->threaded) {
+        (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
+    }
+    return attempt;
+}
+
 void on_connected(evutil_socket_t fd, short what, void *context) {
     dj_worker *worker = context;
     (void)fd;
@@ -266,9 +277,7 @@ void on_connected(evutil_socket_t fd, short what, void *context) {
     struct list attempts;
     list_init(&attempts);
     mailbox_take(&worker->connected, &attempts);
-    while (!list_is_empty(&attempts)) {
-        struct connecting *attempt = list_first(&attempts, struct connecting, link);
-        list_remove(&attempt->link);
+    for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
         if (attempt->line != NULL) {
             attempt->line->connecting = false;
         } else {
@@ -327,9 +336,7 @@ bool lines_settle(dj_worker *worker, int64_t timeout_ms) {
         struct list attempts;
         list_init(&attempts);
         mailbox_take(&worker->connected, &attempts);
-        while (!list_is_empty(&attempts)) {
-            struct connecting *attempt = list_first(&attempts, struct connecting, link);
-            list_remove(&attempt->link);
+        for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
             *(attempt->line != NULL ? &attempt->line->connecting : &worker->control_connecting) =
                 false;
             if (attempt->conn != NULL) {

@@ -77,7 +77,6 @@ static void pool_wake_one(struct pool *pool) {
     pthread_attr_t attributes;
     pthread_t thread;
     check(pthread_attr_init(&attributes) == 0);
-    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     (void)pthread_attr_setstacksize(&attributes, POOL_THREAD_STACK_BYTES);
     int error = pthread_create(&thread, &attributes, pool_thread, pool);
     (void)pthread_attr_destroy(&attributes);
@@ -98,12 +97,19 @@ static void *pool_thread(void *context) {
         run_execute(run);
         (void)pthread_mutex_lock(&pool->mutex);
     }
+    bool has_before = pool->has_ended;
+    pthread_t before = pool->ended;
+    pool->ended = pthread_self();
+    pool->has_ended = true;
     pool->threads--;
     if (pool->threads == 0) {
         (void)pthread_cond_broadcast(&pool->work); /* pool_stop() may wait for this */
     }
     (void)pthread_mutex_unlock(&pool->mutex);
     crash_thread_end();
+    if (has_before) {
+        (void)pthread_join(before, NULL);
+    }
     return NULL;
 }
 
@@ -151,6 +157,11 @@ bool pool_stop(struct pool *pool, int64_t timeout_ms) {
         (void)pthread_cond_broadcast(&pool->work);
     }
     bool stopped = pool->threads == 0;
+    bool has_ended = pool->has_ended;
+    pool->has_ended = false;
     (void)pthread_mutex_unlock(&pool->mutex);
+    if (has_ended) {
+        (void)pthread_join(pool->ended, NULL);
+    }
     return stopped;
 }

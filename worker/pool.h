@@ -18,6 +18,10 @@ struct pool {
     int idle;
     int stuck; /* threads in steps that are over their time: they do not count */
     bool stopping;
+    pthread_t
+        ended; /* the thread that ended last, if one has: the next one that ends waits for it, and
+                  pool_stop() for the last, so that none is on its way out when the process is */
+    bool has_ended;
 };
 
 MUST_CHECK dj_status pool_init(struct pool *pool, int threads_max);

@@ -96,6 +96,60 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_cancel(dj_client *client, const char *run_i
  *  further attempts it has (0: as many as at first). DJ_NOT_ALLOWED: it has not failed. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_retry(dj_client *client, const char *run_id, int max_attempts);
 
+/** Beside a value of the state. */
+typedef struct dj_state_info {
+    int64_t version;       /**< grows with each change of the key */
+    int64_t expires_at_us; /**< microseconds since 1970, UTC; 0: it has no end */
+} dj_state_info;
+
+/** What a set may say beside key and value. Zero everywhere means: whatever is there, and for good.
+ */
+typedef struct dj_state_options {
+    const char *expires_at; /**< RFC 3339; NULL: it has no end, also where it had one before */
+    bool if_absent;         /**< only where there is no value */
+    int64_t if_version;     /**< only where this version is there; 0: any */
+} dj_state_options;
+
+/* State is the namespace's memory: JSON values by key (1 to 512 bytes), counters and locks, shared
+ * by all of its runs and callers. What has expired is absent. A change takes part in your
+ * transaction, over dj_client_wrap, and holds its key until that ends: others who change the key
+ * wait. DJ_UNAVAILABLE leaves open whether a change was made. */
+
+/** Gets a value. `*ret_value` is yours (json_object_put); it is NULL for the JSON value null.
+ *  `ret_info` may be NULL. DJ_NOT_FOUND: the key is absent. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_get(dj_client *client, const char *key,
+                                               json_object **ret_value, dj_state_info *ret_info);
+
+/** Sets a value, which is lent (NULL: the JSON value null), up to 1 MiB. `options` may be NULL.
+ *  `*ret_version` (NULL: not wanted) is the new version. DJ_NOT_ALLOWED: another version is there
+ *  than the options ask for; of several callers that ask for one, one succeeds. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_set(dj_client *client, const char *key,
+                                               json_object *value, const dj_state_options *options,
+                                               int64_t *ret_version);
+
+/** Removes a key. `*ret_deleted` (NULL: not wanted) is false where it was absent. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_delete(dj_client *client, const char *key,
+                                                  bool *ret_deleted);
+
+/** Adds `by`, which may be negative, to an integer; an absent key counts as 0. `expires_at` (RFC
+ *  3339) moves its end; NULL leaves it. `*ret_sum` (NULL: not wanted) is the new value.
+ *  DJ_NOT_ALLOWED: the value is no integer of 64 bits. DJ_INVALID_ARGUMENT: the sum would be none.
+ */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_increment(dj_client *client, const char *key, int64_t by,
+                                                     const char *expires_at, int64_t *ret_sum);
+
+/** Takes a lock for `ttl` ("30s", up to "3650d") from now. `owner` is 1 to 512 bytes of yours; who
+ *  has the lock may take it again, and its time begins anew. `*ret_locked` is false while another
+ *  owner has it; nothing waits for the lock here. It says nothing of a value of the same key. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_lock(dj_client *client, const char *key,
+                                                const char *owner, const char *ttl,
+                                                bool *ret_locked);
+
+/** Frees a lock. `*ret_unlocked` (NULL: not wanted) is false where the owner did not have it, or
+ *  its time was over. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_state_unlock(dj_client *client, const char *key,
+                                                  const char *owner, bool *ret_unlocked);
+
 #ifdef __cplusplus
 }
 #endif

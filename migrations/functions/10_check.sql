@@ -166,13 +166,14 @@ begin
 end
 $$;
 
--- A span of time: more than nothing, up to ten years. Null is for the caller to judge.
+-- A span of time: more than nothing, up to ten years. Null is for the caller to judge. PostgreSQL compares with months of
+-- 30 days, so that '10 years' is less than the 3650 days that a duration may have.
 create or replace function durable_internal.check_interval(argument text, value interval)
 returns void
 language plpgsql immutable
 as $$
 begin
-    if value <= interval '0' or value > interval '10 years' then
+    if value <= interval '0' or value > interval '3650 days' then
         perform durable_internal.fail('DJ001', format('%s %s is out of range; more than 0 and up to 10 '
                                                       'years is allowed', argument, value));
     end if;

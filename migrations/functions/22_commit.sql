@@ -39,6 +39,7 @@ begin
     if parent is not null then
         perform durable_internal.tell_parent(array[l.run_id]);
     end if;
+    perform durable_internal.free_locks(l.run_id);
     if status = 'cancelled' then  -- a child is started under its parent's lease: it is seen here, or it was refused
         children := array(select r.id from durable_internal.run r
                            where r.parent_run_id = l.run_id and r.status is null);  -- unordered: by the index of parents

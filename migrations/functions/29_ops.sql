@@ -23,6 +23,7 @@ begin
     if parent is not null then
         perform durable_internal.tell_parent(array[l.run_id]);
     end if;
+    perform durable_internal.free_locks(l.run_id);
 end
 $$;
 

@@ -23,31 +23,3 @@ create or replace function durable.set_retention(completed interval default '7 d
 returns void language sql volatile as $$
     select durable_internal.fail_not_available('durable.set_retention');
 $$;
-create or replace function durable.state_get(key text, out value jsonb, out version bigint,
-                                             out expires_at timestamptz)
-language sql volatile as $$
-    select null::jsonb, null::bigint, null::timestamptz
-      from durable_internal.fail_not_available('durable.state_get');
-$$;
-create or replace function durable.state_set(key text, value jsonb, expires_at timestamptz default null,
-                                             if_version bigint default null)
-returns bigint language sql volatile as $$
-    select null::bigint from durable_internal.fail_not_available('durable.state_set');
-$$;
-create or replace function durable.state_delete(key text)
-returns boolean language sql volatile as $$
-    select null::boolean from durable_internal.fail_not_available('durable.state_delete');
-$$;
-create or replace function durable.state_increment(key text, by bigint default 1,
-                                                   expires_at timestamptz default null)
-returns bigint language sql volatile as $$
-    select null::bigint from durable_internal.fail_not_available('durable.state_increment');
-$$;
-create or replace function durable.state_lock(key text, owner text, ttl interval)
-returns boolean language sql volatile as $$
-    select null::boolean from durable_internal.fail_not_available('durable.state_lock');
-$$;
-create or replace function durable.state_unlock(key text, owner text)
-returns boolean language sql volatile as $$
-    select null::boolean from durable_internal.fail_not_available('durable.state_unlock');
-$$;

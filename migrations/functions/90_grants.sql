@@ -44,11 +44,12 @@ grant execute on function durable_internal.uuid_v7() to durable_worker, durable_
 grant execute on function
     durable_internal.promote_due(int, int), durable_internal.match_turn(int),
     durable_internal.reap(), durable_internal.end_sessions(), durable_internal.move_marks(bigint),
-    durable_internal.make_partitions(int), durable_internal.scheduler_beat(uuid, text, int)
+    durable_internal.make_partitions(int), durable_internal.expire_state(int),
+    durable_internal.scheduler_beat(uuid, text, int)
     to durable_scheduler;
 
 grant execute on function
-    durable_internal.as_namespace(int), durable_internal.commit_secret(),
+    durable_internal.as_namespace(int), durable_internal.key_find(text), durable_internal.commit_secret(),
     durable_internal.commit_ops(uuid[], bigint[], uuid[], jsonb[]),
     durable_internal.refuse_ops(uuid, bigint, uuid, text),
     durable_internal.endpoint_put(int, text, text, boolean, int, interval),
@@ -56,6 +57,7 @@ grant execute on function
     durable_internal.endpoint_synced(int, text, text, jsonb), durable_internal.endpoint_drop(int, text),
     durable_internal.endpoint_pause(int, text, boolean),
     durable_internal.send_event(int, text, jsonb, text, text),
+    durable_internal.state_op(int, uuid, text, text, jsonb),
     durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
     durable_internal.reschedule_run(int, uuid, timestamptz)
     to durable_api;

@@ -1,4 +1,4 @@
-/* The duties. All truth and all safety is in the functions (migrations/functions/23 to 27): any
+/* The duties. All truth and all safety is in the functions (migrations/functions/23 to 32): any
  * number of schedulers may call them at once. */
 #include "server/scheduler/duties.h"
 
@@ -112,6 +112,13 @@ static dj_status move_marks(struct scheduler *scheduler, bool *ret_more) {
     return rows_bool(rows, 0, 0, ret_more);
 }
 
+static dj_status expire_state(struct scheduler *scheduler, bool *ret_more) {
+    int32_t gone;
+    DJ_TRY(call_int(scheduler->conn, &CALL_EXPIRE_STATE, BATCH_MAX, &gone));
+    *ret_more = gone > 0;
+    return DJ_OK;
+}
+
 static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
     int32_t made;
     *ret_more = false;
@@ -123,9 +130,10 @@ static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
 }
 
 dj_status duties_prepare(PGconn *conn) {
-    static const struct db_call *const calls[] = { &CALL_MATCH_TURN, &CALL_PROMOTE_DUE,
-                                                   &CALL_REAP,       &CALL_END_SESSIONS,
-                                                   &CALL_MOVE_MARKS, &CALL_MAKE_PARTITIONS };
+    static const struct db_call *const calls[] = { &CALL_MATCH_TURN,     &CALL_PROMOTE_DUE,
+                                                   &CALL_REAP,           &CALL_END_SESSIONS,
+                                                   &CALL_MOVE_MARKS,     &CALL_EXPIRE_STATE,
+                                                   &CALL_MAKE_PARTITIONS };
     return db_prepare(conn, calls, sizeof calls / sizeof *calls);
 }
 
@@ -134,6 +142,7 @@ const struct duty duties[] = {
     { .name = "promote", .period_ms = 500, .hinted = true, .work = promote },
     { .name = "move_marks", .period_ms = 100, .work = move_marks },
     { .name = "reap", .period_ms = 500, .work = reap },
+    { .name = "expire_state", .period_ms = 5000, .work = expire_state },
     { .name = "make_partitions", .period_ms = 3600000, .work = make_partitions },
 };
 const int duty_count = sizeof duties / sizeof *duties;

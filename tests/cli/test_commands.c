@@ -158,9 +158,63 @@ static void a_queue_is_paused_and_resumed(void **state) {
     assert_int_equal(sql_int(conn, "select paused from durable.queues where name = 'slow'"), 0);
 }
 
+static void state_is_set_got_incremented_and_deleted(void **state) {
+    char version[32];
+    (void)state;
+    DURABLE_OK("state set a '{\"n\": 1.10}' --if-version 0");
+    (void)snprintf(version, sizeof version, "%.*s", (int)strcspn(said.out, "\n"), said.out);
+    DURABLE_OK("state get a");
+    assert_string_equal(said.out, "{\"n\": 1.10}\n");
+    DURABLE_OK("state set a 5 --if-version %s --expires-at 2030-01-01T00:00:00Z --json", version);
+    assert_string_equal(field("/key"), "a");
+    (void)snprintf(version, sizeof version, "%s", field("/version"));
+    DURABLE_OK("state get a --json");
+    assert_string_equal(field("/value"), "5");
+    assert_string_equal(field("/version"), version);
+    assert_string_equal(field("/expiresAt"), "2030-01-01T00:00:00.000Z");
+    DURABLE_OK("state increment a");
+    assert_string_equal(said.out, "6\n");
+    DURABLE_OK("state increment a -8 --json");
+    assert_string_equal(field("/value"), "-2");
+    DURABLE_OK("state delete a --json");
+    assert_string_equal(field("/deleted"), "true");
+    durable(&said, url, "state delete a");
+    assert_int_equal(said.status, 4);
+}
+
+static void a_key_is_made_rotated_and_revoked(void **state) {
+    char id[20], next[20];
+    (void)state;
+    DURABLE_OK("keys create ci --namespace acme --scopes read,start");
+    assert_int_equal(strlen(said.out), 64); /* the key, alone in its line */
+    (void)snprintf(id, sizeof id, "%.16s", said.out + 3);
+    assert_string_equal(sql_text(conn, "select scopes from durable_internal.key_find('%s')", id),
+                        "{read,start}");
+    DURABLE_OK("keys rotate %s --overlap 1h --json", id);
+    assert_string_equal(field("/replaces"), id);
+    assert_int_equal(strlen(field("/key")), 63);
+    (void)snprintf(next, sizeof next, "%s", field("/id"));
+    DURABLE_OK("keys");
+    assert_non_null(strstr(said.out, id));
+    assert_non_null(strstr(said.out, next));
+    DURABLE_OK("keys revoke %s", id);
+    DURABLE_OK("keys revoke %s --json", next);
+    assert_string_equal(field("/revoked"), "true");
+    DURABLE_OK("keys list --json");
+    assert_string_equal(field("/keys/0/namespace"), "acme");
+    assert_string_equal(field("/keys/0/name"), "ci");
+    assert_string_equal(field("/keys/0/status"), "revoked");
+    assert_string_equal(field("/keys/0/replacedBy"), next);
+    DURABLE_OK("keys create all --json");
+    assert_string_equal(
+        sql_text(conn, "select scopes from durable_internal.key_find('%s')", field("/id")),
+        "{read,start,operate,admin,payloads}");
+}
+
 static void every_command_has_help(void **state) {
-    static const char *const commands[] = { "dev",  "migrate", "start", "event",  "run",
-                                            "runs", "cancel",  "retry", "queues", "workers" };
+    static const char *const commands[] = { "dev",    "migrate", "start",  "event",
+                                            "run",    "runs",    "cancel", "retry",
+                                            "queues", "workers", "keys",   "state" };
     (void)state;
     DURABLE_OK("--help");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -207,12 +261,40 @@ static void what_is_wrong_is_named_and_changes_nothing(void **state) {
         { "queues stop x", 2, "'stop'" },
         { "queues pause 'a b'", 2, "'a b'" },
         { "workers extra", 2, "too many" },
+        { "state", 2, "missing" },
+        { "state get", 2, "missing" },
+        { "state take k", 2, "'take'" },
+        { "state set k", 2, "VALUE" },
+        { "state get k 1", 2, "'get'" },
+        { "state get nothing", 4, "'nothing' is absent" },
+        { "state delete nothing", 4, "'nothing' is absent" },
+        { "state get ''", 2, "key is 0 bytes" },
+        { "state set k '{x'", 2, "VALUE, at byte 1" },
+        { "state set k 1 --expires-at soon", 2, "soon" },
+        { "state set k 1 --if-version 7", 7, "'k' is absent" },
+        { "state set k 1 --if-version -1", 2, "if_version -1" },
+        { "state set k 1 --if-version x", 2, "--if-version 'x'" },
+        { "state increment k x", 2, "BY 'x'" },
+        { "state increment k 9223372036854775808", 2, "BY '9223372036854775808'" },
+        { "keys create", 2, "'create'" },
+        { "keys list x", 2, "'list'" },
+        { "keys burn x", 2, "'burn'" },
+        { "keys create 'a b'", 2, "name 'a b'" },
+        { "keys create a --scopes read,write", 2, "'write'" },
+        { "keys create a --scopes ''", 2, "scopes is empty" },
+        { "keys create a --namespace 'a b'", 2, "namespace 'a b'" },
+        { "keys revoke xyz", 2, "key_id" },
+        { "keys revoke AAAAAAAAAAAAAAAA", 4, "AAAAAAAAAAAAAAAA" },
+        { "keys rotate AAAAAAAAAAAAAAAA", 4, "AAAAAAAAAAAAAAAA" },
+        { "keys rotate AAAAAAAAAAAAAAAA --overlap soon", 2, "--overlap 'soon'" },
         { "runs --database-url postgresql://nobody@127.0.0.1:1/none", 8, "127.0.0.1" },
         { "runs --database-url 'nonsense=1'", 2, "postgresql://" },
     };
     const char *census = "select concat_ws(' ', (select count(*) from durable_internal.run), "
                          "(select count(*) from durable_internal.event), "
                          "(select count(*) from durable_internal.idempotency_key), "
+                         "(select count(*) from durable_internal.api_key), "
+                         "(select count(*) from durable_internal.state), "
                          "(select count(*) from durable_internal.queue where paused))";
     char before[64];
     (void)state;
@@ -238,6 +320,8 @@ int main(void) {
         cmocka_unit_test(runs_are_listed_newest_first_and_by_what_is_asked),
         cmocka_unit_test(a_run_is_cancelled_and_goes_on),
         cmocka_unit_test(a_queue_is_paused_and_resumed),
+        cmocka_unit_test(state_is_set_got_incremented_and_deleted),
+        cmocka_unit_test(a_key_is_made_rotated_and_revoked),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(what_is_wrong_is_named_and_changes_nothing),
     };

@@ -12,8 +12,9 @@
 
 /* Tables that hold a row or more for each run. The others hold one for each worker, queue, job. */
 static const char *const growing[] = {
-    "run",         "step",     "ready", "lease",   "timer",    "wait",      "event",
-    "event_inbox", "delivery", "log",   "attempt", "step_try", "event_key", "idempotency_key"
+    "run",         "step",      "ready", "lease",   "timer",    "wait",      "event",
+    "event_inbox", "delivery",  "log",   "attempt", "step_try", "event_key", "idempotency_key",
+    "state",       "state_lock"
 };
 
 /* Read in their order under a limit, so that they need no condition. */
@@ -146,6 +147,15 @@ static void walk(PGconn *program, PGconn *user) {
     sql(user, "select durable.cancel(run_id) from c where n = 2");
     sql(user, "select durable.retry(run_id) from c where n = 2");
     sql(user, "select durable.timeline(run_id), durable.why(run_id) from c where n = 1");
+    sql(user, "select durable.state_set('walk', '1')");
+    sql(user,
+        "select durable.state_set('walk', '1', if_version => (durable.state_get('walk')).version)");
+    sql(user, "select durable.state_increment('walk')");
+    sql(user, "select durable.state_delete('walk')");
+    sql(user, "select durable.state_lock('walk', 'o', '1 hour')");
+    sql(user, "select durable.state_unlock('walk', 'o')");
+    sql(program, "select durable_internal.free_locks(array(select run_id from c))");
+    sql(program, "select durable_internal.expire_state(100)");
 }
 
 static void fill(PGconn *conn) {
@@ -167,6 +177,10 @@ static void fill(PGconn *conn) {
         other, no_others);
     sql(conn, "select durable.send_event('late', '{}', 'fill ' || n) from generate_series(1, 2000) "
               "as n");
+    sql(conn, "select durable.state_set('fill ' || n, '1', now() + n * interval '1 hour') from "
+              "generate_series(1, 2000) as n");
+    sql(conn, "select durable_internal.state_op(1, durable_internal.uuid_v7(), 'lock', 'fill ' || "
+              "n, '{\"ttl\": \"1h\"}') from generate_series(1, 2000) as n");
     while (sql_int(conn, "select durable_internal.match_turn(1000)") > 0) {
     }
 }
