@@ -46,6 +46,7 @@ CALL(CALL_WORKER_ENDPOINTS, "worker_endpoints",
      "select * from durable_internal.worker_endpoints($1)", DB_UUID);
 CALL(CALL_ENDPOINT_WELL, "endpoint_well", "select durable_internal.endpoint_well($1, $2)", DB_UUID,
      DB_TEXT);
+CALL(CALL_RUN_OP, "run_op", "select durable_internal.run_op($1, $2)", DB_UUID, DB_JSONB);
 const struct db_call CALL_COMMIT_SECRET = { .name = "commit_secret",
                                             .sql = "select durable_internal.commit_secret()" };
 

@@ -40,6 +40,14 @@ MUST_CHECK dj_status run_commit_step(dj_run *run, const char *name, const char *
 /** Waits until this worker is sure that its leases hold; at once, where it is. DJ_LEASE_LOST. */
 MUST_CHECK dj_status run_prove_lease(dj_run *run);
 
+/** The name of the event that a child's end is, with the child's id as its key. Nobody can send it.
+ */
+#define CHILD_EVENT "$child"
+
+/** Waits for the first of these events, whose names were checked; remembered as `kind`. */
+MUST_CHECK dj_status run_wait(dj_run *run, const char *kind, const dj_event_key *events,
+                              size_t count, const dj_wait *wait, json_object **ret_event);
+
 /** The error that is set, as JSON. The object is the caller's. */
 json_object *run_error_json(const dj_run *run, const char *step);
 void run_error_clear(dj_run *run);

@@ -21,16 +21,15 @@ static json_object *wait_detail(const dj_run *run, const char *name) {
     return detail;
 }
 
-/* `kind` is wait_event for one event, wait_any for several. */
-static dj_status run_wait(dj_run *run, const char *kind, const dj_event_key *events, size_t count,
-                          const dj_wait *wait, json_object **ret_event) {
+/* `kind` is wait_event for one event, wait_any for several, child for a child's end. */
+dj_status run_wait(dj_run *run, const char *kind, const dj_event_key *events, size_t count,
+                   const dj_wait *wait, json_object **ret_event) {
     static const char *const on_timeout[] = { "fail", "continue", "cancel" };
     const dj_wait defaults = { .name = NULL };
     if (wait == NULL) {
         wait = &defaults;
     }
     for (size_t i = 0; i < count; i++) {
-        DJ_TRY(check_name("event", events[i].event));
         if (events[i].correlation_key != NULL) {
             DJ_TRY(check_key("correlation_key", events[i].correlation_key));
         }
@@ -73,6 +72,7 @@ static dj_status run_wait(dj_run *run, const char *kind, const dj_event_key *eve
 
 dj_status dj_wait_for_event(dj_run *run, const char *event, const dj_wait *wait,
                             json_object **ret_event) {
+    DJ_TRY(check_name("event", event));
     dj_event_key one = { .event = event,
                          .correlation_key = wait == NULL ? NULL : wait->correlation_key };
     return run_wait(run, "wait_event", &one, 1, wait, ret_event);
@@ -80,6 +80,9 @@ dj_status dj_wait_for_event(dj_run *run, const char *event, const dj_wait *wait,
 
 dj_status dj_wait_for_any(dj_run *run, const dj_event_key *events, size_t count,
                           const dj_wait *wait, json_object **ret_event) {
+    for (size_t i = 0; i < count; i++) {
+        DJ_TRY(check_name("event", events[i].event));
+    }
     if (count < 2 || count > WAIT_EVENTS_MAX) {
         return dj_fail(DJ_INVALID_ARGUMENT, "%zu events are not allowed; 2 to %d are", count,
                        WAIT_EVENTS_MAX);

@@ -81,6 +81,15 @@ typedef struct dj_wait {
     const char *name; /**< of the step; NULL: the event's name */
 } dj_wait;
 
+/** How a child is started; zero means the default. */
+typedef struct dj_child_options {
+    const char *name;  /**< of the step; NULL: the job's name */
+    const char *queue; /**< NULL: "default" */
+    int max_attempts;  /**< 0: the job's or the queue's; 5 if none */
+    int priority;
+    const char *timeout; /**< of the whole child */
+} dj_child_options;
+
 /** An event that a wait is for. */
 typedef struct dj_event_key {
     const char *event;
@@ -179,6 +188,36 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_sleep(dj_run *run, const char *name, const 
 
 /** Sleeps until a time, RFC 3339. One in the past is over at once. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_sleep_until(dj_run *run, const char *name, const char *time);
+
+/* What a run does to the world of its namespace, each exactly once, and remembered: in later
+ * attempts the first result is given back. DJ_FAILED: it was refused, and dj_error_message() says
+ * why. */
+
+/** Runs another job, and waits for its end, holding no thread and no memory here meanwhile. The
+ * child is cancelled when this run is. `payload` is lent (NULL: {}); `options` may be NULL.
+ *  *ret_result (may be NULL) is the child's. DJ_FAILED: it failed or was cancelled. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_child(dj_run *run, const char *job, json_object *payload,
+                                               const dj_child_options *options,
+                                               json_object **ret_result);
+
+/** Sends an event, as dj_send_event. `payload` is lent (NULL: {}). */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_send_event(dj_run *run, const char *event,
+                                                    json_object *payload,
+                                                    const char *correlation_key);
+
+/** State, as dj_state_… of client.h; a get sees what this run has set. *ret_value is the run's;
+ * NULL: absent, or null. Times are RFC 3339; NULL: none. A lock's owner is the run: it is free at
+ * its end. */
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_get(dj_run *run, const char *key,
+                                                   json_object **ret_value);
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_set(dj_run *run, const char *key, json_object *value,
+                                                   const char *expires_at);
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_delete(dj_run *run, const char *key);
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_increment(dj_run *run, const char *key, int64_t by,
+                                                         int64_t *ret_sum);
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_lock(dj_run *run, const char *key, const char *ttl,
+                                                    bool *ret_locked);
+DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_unlock(dj_run *run, const char *key);
 
 /** Adds a line to the run's log, kept with what is committed next. At most 8 KiB; longer is cut. */
 DJ_PUBLIC dj_status dj_log(dj_run *run, dj_level level, const char *format, ...)

@@ -231,6 +231,9 @@ begin
         if children is not null then
             perform durable_internal.tell_parent(children);
         end if;
+        if done is not null then
+            perform durable_internal.free_locks(done);
+        end if;
         if timed is not null then
             delete from durable_internal.timer t where t.run_id = any (timed) and t.kind = 'run_timeout';
         end if;

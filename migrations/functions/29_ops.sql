@@ -307,24 +307,34 @@ begin
 end
 $$;
 
--- Starts a child, and waits for its end. Guarantee 11: both are of the transaction that holds the parent's lease, so a
--- cancel of the parent is before them, and they do not happen, or after them, and it finds the child.
-create or replace function durable_internal.begin_child(l durable_internal.lease, namespace_id int, name text, op jsonb)
-returns void
+-- Starts a child of a run. `op` has its job, payload, and options as POST /v1/runs has them.
+create or replace function durable_internal.start_child(parent uuid, namespace_id int, op jsonb)
+returns uuid
 language plpgsql volatile
 as $$
 declare
     o jsonb := coalesce(op -> 'options', '{}');
     child uuid;
 begin
-    child := (durable_internal.start_run(begin_child.namespace_id, op ->> 'job', coalesce(op -> 'payload', '{}'),
+    child := (durable_internal.start_run(start_child.namespace_id, op ->> 'job', coalesce(op -> 'payload', '{}'),
         coalesce(o ->> 'queueName', 'default'), null, null, (o ->> 'maxAttempts')::int,
         durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'), coalesce((o ->> 'priority')::int, 0),
         o ->> 'concurrencyKey', durable_internal.op_duration('timeout', o ->> 'timeout'), coalesce(o -> 'tags', '{}'),
         jsonb_strip_nulls(jsonb_build_object('backoff', o -> 'backoff')))).run_id;
-    update durable_internal.run r set parent_run_id = l.run_id where r.id = child;
+    update durable_internal.run r set parent_run_id = start_child.parent where r.id = child;
+    return child;
+end
+$$;
+
+-- Starts a child, and waits for its end. Guarantee 11: both are of the transaction that holds the parent's lease, so a
+-- cancel of the parent is before them, and they do not happen, or after them, and it finds the child.
+create or replace function durable_internal.begin_child(l durable_internal.lease, namespace_id int, name text, op jsonb)
+returns void
+language plpgsql volatile
+as $$
+begin
     perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', name, 'event', '$child',
-                                                              'key', child, 'onTimeout', 'fail'));
+        'key', durable_internal.start_child(l.run_id, namespace_id, op), 'onTimeout', 'fail'));
 end
 $$;
 
@@ -449,4 +459,31 @@ returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select encode(c.secret, 'hex') from durable_internal.commit_secret c;
+$$;
+
+-- What a handler in C does beside its steps: state, an event, the start of a child. In the transaction of a dj_step_tx, so it
+-- happens exactly once with the step that remembers it. A child is found by a cancel of its parent, which waits for the
+-- parent's lease row: commit_step_tx holds that after this, or refuses. Answers the op's result.
+-- Called by worker/op.c. Raises DJ001, DJ004, DJ006.
+create or replace function durable_internal.run_op(run_id uuid, op jsonb)
+returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    tenant int;
+    child uuid;
+begin
+    select r.namespace_id into tenant from durable_internal.run r where r.id = run_op.run_id;
+    case op ->> 'op'
+    when 'state' then
+        return durable_internal.state_op(tenant, run_op.run_id, op ->> 'action', op ->> 'key', op);
+    when 'send_event' then
+        return to_jsonb((durable_internal.send_event(tenant, op ->> 'event', coalesce(op -> 'payload', '{}'),
+                                                     op ->> 'correlationKey', op ->> 'idempotencyKey')).event_id);
+    when 'child' then
+        child := durable_internal.start_child(run_op.run_id, tenant, op);
+        return to_jsonb(child);
+    end case;
+end
 $$;

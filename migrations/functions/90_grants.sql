@@ -36,7 +36,7 @@ grant execute on function
     durable_internal.reconcile(uuid, int, uuid[], bigint[], int[]), durable_internal.worker_leave(uuid),
     durable_internal.worker_crashed(uuid, uuid, bigint, text),
     durable_internal.worker_endpoints(uuid), durable_internal.endpoint_well(uuid, text),
-    durable_internal.commit_secret()
+    durable_internal.commit_secret(), durable_internal.run_op(uuid, jsonb)
     to durable_worker;
 
 grant execute on function durable_internal.uuid_v7() to durable_worker, durable_scheduler;

@@ -75,11 +75,45 @@ static void a_commit_whose_answer_is_lost_transfers_once(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* State, events and children of a handler in C are step_tx's; those of handlers over HTTP are in
+ * tests/sql/test_ops.c. */
+static void state_events_and_children_happen_once(void **state) {
+    static const char *const points[] = { "step_tx.before_commit:17:kill",
+                                          "step_tx.after_commit:23:kill" };
+    (void)state;
+    record_calls(conn);
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    for (int i = 1; i <= 2; i++) {
+        pid_t victim = spawn_worker(url, points[i - 1]);
+        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                   (int)victim);
+        sql(conn,
+            "select durable.start_many('world', array_fill('{\"n\": 1.5}'::jsonb, array[10]))");
+        assert_int_equal(wait_process(victim, 20), -SIGKILL);
+        pid_t heir = spawn_worker(url, NULL);
+        wait_until(conn, 60, "select count(*) = %lld from durable.runs where status = 'completed'",
+                   before + 20 * i);
+        assert_int_equal(sql_int(conn, "select value::int from durable.state_get('worlds')"),
+                         10 * i);
+        assert_int_equal(sql_int(conn, "select count(*) from durable.events where name = 'hello'"),
+                         10 * i);
+        assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'steps' and "
+                                       "parent_run_id is not null"),
+                         10 * i);
+        assert_int_equal(
+            sql_int(conn, "select count(*) from durable.runs where job = 'world' and result = '5'"),
+            10 * i);
+        assert_int_equal(sql_int(conn, "select count(*) from durable_internal.state_lock"), 0);
+        assert_int_equal(end_process(heir, SIGTERM), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_kill_before_or_after_the_commit_transfers_once),
         cmocka_unit_test(sessions_that_are_cut_in_the_middle_transfer_once),
         cmocka_unit_test(a_commit_whose_answer_is_lost_transfers_once),
+        cmocka_unit_test(state_events_and_children_happen_once),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -68,6 +68,23 @@ static dj_status steps(dj_run *run, json_object *payload) {
     return dj_complete(run, json_object_new_int(count));
 }
 
+/* world: state, an event and a child, each of which may happen once only. */
+static dj_status world(dj_run *run, json_object *payload) {
+    json_object *result, *value;
+    int64_t sum;
+    bool locked;
+    DJ_TRY(dj_run_state_increment(run, "worlds", 1, &sum));
+    DJ_TRY(dj_run_state_lock(run, dj_run_id(run), "1h", &locked));
+    DJ_TRY(dj_run_state_set(run, "last", payload, NULL));
+    DJ_TRY(dj_run_state_get(run, "last", &value));
+    if (!locked || !json_object_equal(value, payload)) {
+        return dj_run_fail_permanently(run, "the state is not what was set");
+    }
+    DJ_TRY(dj_run_send_event(run, "hello", payload, dj_run_id(run)));
+    DJ_TRY(dj_run_child(run, "steps", NULL, &(dj_child_options){ .name = "kid" }, &result));
+    return dj_complete(run, json_object_get(result));
+}
+
 static dj_status noop(dj_run *run, json_object *payload) {
     (void)payload;
     return dj_complete(run, NULL);
@@ -213,6 +230,7 @@ dj_status dj_module_init(dj_worker *worker) {
     } jobs[] = {
         { "steps", steps, { .context = NULL } },
         { "noop", noop, { .context = NULL } },
+        { "world", world, { .context = NULL } },
         { "waits", waits, { .context = NULL } },
         { "transfers", transfers, { .context = NULL } },
         { "slow", slow, { .context = NULL } },
