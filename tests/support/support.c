@@ -207,7 +207,10 @@ static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv
     char path[512], log[64];
     bool worker = strcmp(argv[0], "durable-worker") == 0;
     (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
-                   worker ? "worker" : "server/scheduler", argv[0]);
+                   worker                                     ? "worker"
+                   : strcmp(argv[0], "durable-server") == 0 ? "server/api"
+                                                            : "server/scheduler",
+                   argv[0]);
     (void)snprintf(log, sizeof log, "/tmp/durable-test-%d.log", (int)getpid());
     pid_t parent = getpid();
     pid_t pid = fork();
