@@ -218,6 +218,65 @@ CALL(CALL_KEY_ROTATE_JSON, "key_rotate_json",
      "select jsonb_build_object('id', k.new_key_id, 'key', k.key, 'replaces', $1)::text "
      "from " KEY_ROTATE,
      DB_TEXT, DB_TEXT);
+/* durable-server's. The first of a transaction says whose it is. */
+const struct db_call CALL_API_SESSION = { .name = "api_session",
+                                          .sql = "select durable_internal.api_session()::text" };
+CALL(CALL_AS_NAMESPACE, "as_namespace", "select durable_internal.as_namespace($1)::text", DB_INT4);
+CALL(CALL_KEY_FIND, "key_find",
+     "select namespace_id, encode(hash, 'hex'), array_to_string(scopes, ' ') "
+     "from durable_internal.key_find($1)",
+     DB_TEXT);
+CALL(CALL_START_BATCH, "start_batch",
+     "select * from durable_internal.start_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
+     "$12, $13)",
+     DB_INT4_ARRAY, DB_TEXT_ARRAY, DB_JSONB_ARRAY, DB_TEXT_ARRAY, DB_TEXT_ARRAY, DB_INT8_ARRAY,
+     DB_INT4_ARRAY, DB_TIMESTAMPTZ_ARRAY, DB_INT4_ARRAY, DB_TEXT_ARRAY, DB_INT8_ARRAY,
+     DB_JSONB_ARRAY, DB_JSONB_ARRAY);
+CALL(CALL_RUN_TEXT, "run_text", "select durable_internal.run_text($1, $2)", DB_UUID, DB_BOOL);
+CALL(CALL_RESULT_TEXT, "result_text",
+     "select ended, result from durable_internal.result_text($1, $2)", DB_UUID, DB_BOOL);
+CALL(CALL_ENDED_RUNS, "ended_runs", "select durable_internal.ended_runs($1)", DB_UUID_ARRAY);
+CALL(CALL_RUNS_PAGE, "runs_page",
+     "select durable_internal.runs_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", DB_TEXT, DB_TEXT,
+     DB_TEXT, DB_TEXT, DB_JSONB, DB_TIMESTAMPTZ, DB_TIMESTAMPTZ, DB_UUID, DB_INT4, DB_BOOL);
+CALL(CALL_TIMELINE_PAGE, "timeline_page", "select durable_internal.timeline_page($1, $2, $3)",
+     DB_UUID, DB_INT8, DB_INT4);
+CALL(CALL_STEPS_PAGE, "steps_page", "select durable_internal.steps_page($1, $2, $3, $4)", DB_UUID,
+     DB_INT8, DB_INT4, DB_BOOL);
+CALL(CALL_ATTEMPTS_PAGE, "attempts_page", "select durable_internal.attempts_page($1, $2, $3)",
+     DB_UUID, DB_INT8, DB_INT4);
+CALL(CALL_LOGS_PAGE, "logs_page", "select durable_internal.logs_page($1, $2, $3)", DB_UUID, DB_INT8,
+     DB_INT4);
+CALL(CALL_WHY_TEXT, "why_text", "select durable_internal.why_text($1)", DB_UUID);
+CALL(CALL_STREAM_TAILS, "stream_tails",
+     "select n, at_us, entry, ended from durable_internal.stream_tails($1, $2, $3)", DB_INT4_ARRAY,
+     DB_UUID_ARRAY, DB_INT8_ARRAY);
+CALL(CALL_CANCEL_TEXT, "cancel_text", "select durable_internal.cancel_text($1, $2, $3)", DB_UUID,
+     DB_TEXT, DB_BOOL);
+CALL(CALL_RETRY_TEXT, "retry_text", "select durable_internal.retry_text($1, $2, $3)", DB_UUID,
+     DB_INT4, DB_BOOL);
+CALL(CALL_RESCHEDULE_TEXT, "reschedule_text", "select durable_internal.reschedule_text($1, $2, $3)",
+     DB_UUID, DB_TIMESTAMPTZ, DB_BOOL);
+CALL(CALL_BULK, "bulk",
+     "select done, last from durable_internal.bulk($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
+     "$12, $13)",
+     DB_TEXT, DB_TEXT, DB_TEXT, DB_TEXT, DB_TEXT, DB_JSONB, DB_TIMESTAMPTZ, DB_TIMESTAMPTZ, DB_UUID,
+     DB_INT4, DB_TEXT, DB_INT4, DB_BOOL);
+CALL(CALL_EVENT_TEXT, "event_text", "select durable_internal.event_text($1, $2, $3, $4)", DB_TEXT,
+     DB_JSONB, DB_TEXT, DB_TEXT);
+CALL(CALL_RELEASE_KEY_TEXT, "release_key_text", "select durable_internal.release_key_text($1)",
+     DB_TEXT);
+const struct db_call CALL_QUEUES_TEXT = { .name = "queues_text",
+                                          .sql = "select durable_internal.queues_text()" };
+CALL(CALL_SET_QUEUE_TEXT, "set_queue_text",
+     "select durable_internal.set_queue_text($1, $2, $3, $4, $5 * interval '1 millisecond', $6, "
+     "$7, $8, $9, $10, $11)",
+     DB_TEXT, DB_INT4, DB_INT4, DB_INT4, DB_INT8, DB_INT4, DB_TEXT, DB_JSONB, DB_INT4, DB_JSONB,
+     DB_TEXT);
+CALL(CALL_PAUSE_QUEUE_TEXT, "pause_queue_text", "select durable_internal.pause_queue_text($1, $2)",
+     DB_TEXT, DB_BOOL);
+const struct db_call CALL_WORKERS_TEXT = { .name = "workers_text",
+                                           .sql = "select durable_internal.workers_text()" };
 
 /* One lock for all who migrate, of the session: files are applied in transactions of their own. */
 const struct db_call CALL_MIGRATE_LOCK = { .name = "migrate_lock",

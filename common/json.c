@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 struct scan {
@@ -254,7 +255,8 @@ static dj_status scan_comma(struct scan *scan, enum next *next) {
     return DJ_OK;
 }
 
-static dj_status scan_text(struct scan *scan) {
+/* One value from the scan on; behind it only where `whole` nothing may follow. */
+static dj_status scan_one(struct scan *scan, bool whole) {
     enum next next = NEXT_VALUE;
     for (skip_space(scan); scan->at < scan->end; skip_space(scan)) {
         switch (next) {
@@ -284,8 +286,15 @@ static dj_status scan_text(struct scan *scan) {
         case NEXT_NOTHING:
             return refuse(scan, "something follows the value");
         }
+        if (next == NEXT_NOTHING && !whole) {
+            return DJ_OK;
+        }
     }
     return next == NEXT_NOTHING ? DJ_OK : refuse(scan, "it ends before its value does");
+}
+
+static dj_status scan_text(struct scan *scan) {
+    return scan_one(scan, /* whole= */ true);
 }
 
 dj_status json_check(const char *argument, const char *text, size_t length, size_t bytes_max) {
@@ -298,6 +307,123 @@ dj_status json_check(const char *argument, const char *text, size_t length, size
     }
     struct scan scan = { .argument = argument, .text = text, .at = text, .end = text + length };
     return scan_text(&scan);
+}
+
+static struct scan scan_of(const struct json_walk *walk, const char *argument) {
+    return (struct scan){
+        .argument = argument, .text = walk->at, .at = walk->at, .end = walk->end
+    };
+}
+
+/* The walk's own refusals count their bytes from the text's beginning. */
+static dj_status walk_refuse(const struct json_walk *walk, const char *at, const char *what) {
+    return dj_fail(DJ_INVALID_ARGUMENT, "%s, at byte %zu: %s", walk->argument,
+                   (size_t)(at - walk->text), what);
+}
+
+dj_status json_walk_begin(struct json_walk *walk, const char *argument, const char *text,
+                          size_t length, bool object) {
+    *walk = (struct json_walk){ .argument = argument,
+                                .text = text,
+                                .at = text,
+                                .end = text + length,
+                                .object = object,
+                                .first = true };
+    struct scan scan = scan_of(walk, argument);
+    skip_space(&scan);
+    if (peek(&scan) != (object ? '{' : '[')) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "%s is not %s", argument,
+                       object ? "a JSON object" : "a JSON list");
+    }
+    walk->at = scan.at + 1;
+    return DJ_OK;
+}
+
+dj_status json_walk_next(struct json_walk *walk, bool *ret_more, struct json_slice *ret_key,
+                         struct json_slice *ret_value) {
+    struct scan scan = scan_of(walk, walk->argument);
+    char name[64];
+    skip_space(&scan);
+    if (peek(&scan) == (walk->object ? '}' : ']')) {
+        scan.at++;
+        skip_space(&scan);
+        *ret_more = false;
+        return scan.at == scan.end ? DJ_OK
+                                   : walk_refuse(walk, scan.at, "something follows the value");
+    }
+    if (!walk->first) {
+        if (peek(&scan) != ',') {
+            return walk_refuse(walk, scan.at, walk->object ? "a comma or } is expected"
+                                                           : "a comma or ] is expected");
+        }
+        scan.at++;
+        skip_space(&scan);
+    }
+    walk->first = false;
+    (void)snprintf(name, sizeof name, "%s[%d]", walk->argument, walk->count++);
+    if (walk->object) {
+        enum next next;
+        const char *key = scan.at;
+        scan.text = walk->text;
+        DJ_TRY(scan_key(&scan, &next));
+        const char *end = memchr(key + 1, '"', (size_t)(scan.at - key - 1));
+        *ret_key = (struct json_slice){ .text = key + 1, .length = (size_t)(end - key - 1) };
+        (void)snprintf(name, sizeof name, "%.*s", (int)(end - key - 1 > 60 ? 60 : end - key - 1),
+                       key + 1);
+        skip_space(&scan);
+    }
+    scan.argument = name;
+    scan.text = scan.at;
+    const char *first = scan.at;
+    DJ_TRY(scan_one(&scan, /* whole= */ false));
+    *ret_value = (struct json_slice){ .text = first, .length = (size_t)(scan.at - first) };
+    *ret_more = true;
+    walk->at = scan.at;
+    return DJ_OK;
+}
+
+static char *put_utf8(char *out, int c) {
+    if (c < 0x80) {
+        *out++ = (char)c;
+    } else if (c < 0x800) {
+        *out++ = (char)(0xC0 | (c >> 6));
+        *out++ = (char)(0x80 | (c & 0x3F));
+    } else if (c < 0x10000) {
+        *out++ = (char)(0xE0 | (c >> 12));
+        *out++ = (char)(0x80 | ((c >> 6) & 0x3F));
+        *out++ = (char)(0x80 | (c & 0x3F));
+    } else {
+        *out++ = (char)(0xF0 | (c >> 18));
+        *out++ = (char)(0x80 | ((c >> 12) & 0x3F));
+        *out++ = (char)(0x80 | ((c >> 6) & 0x3F));
+        *out++ = (char)(0x80 | (c & 0x3F));
+    }
+    return out;
+}
+
+char *json_decode_string(char *text, size_t length) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    struct scan scan = { .argument = "", .text = text, .at = text + 1, .end = text + length - 1 };
+    char *out = text;
+    assert(length >= 2 && text[0] == '"' && text[length - 1] == '"');
+    while (scan.at < scan.end) {
+        char c = *scan.at++;
+        if (c != '\\') {
+            *out++ = c;
+        } else if (*scan.at != 'u') {
+            *out++ = to[strchr(from, *scan.at++) - from];
+        } else {
+            scan.at++;
+            int unit = scan_hex4(&scan);
+            if (unit >= 0xD800 && unit < 0xDC00) {
+                scan.at += 2;
+                unit = 0x10000 + ((unit - 0xD800) << 10) + (scan_hex4(&scan) - 0xDC00);
+            }
+            out = put_utf8(out, unit);
+        }
+    }
+    *out = '\0';
+    return text;
 }
 
 /* A tokener is large and made for one value; this thread's is used again and again, and goes with

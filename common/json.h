@@ -43,4 +43,29 @@ MUST_CHECK dj_status json_require(json_object *object, const char *field);
 MUST_CHECK dj_status json_check(const char *argument, const char *text, size_t length,
                                 size_t bytes_max);
 
+/** A part of a JSON text. */
+struct json_slice {
+    const char *text;
+    size_t length;
+};
+
+/** Goes through the fields of an object, or the items of a list, and checks each on the way as
+ * json_check does: what a value holds is handed on as it was written. The text has to be UTF-8. An
+ * error names the field. Depth counts from each value. */
+struct json_walk {
+    const char *argument, *text, *at, *end;
+    bool object, first;
+    int count;
+};
+MUST_CHECK dj_status json_walk_begin(struct json_walk *walk, const char *argument, const char *text,
+                                     size_t length, bool object);
+/** *ret_more is false behind the last one. A key is as it was written, escapes and all; a list has
+ * none, so *ret_key is left alone. */
+MUST_CHECK dj_status json_walk_next(struct json_walk *walk, bool *ret_more,
+                                    struct json_slice *ret_key, struct json_slice *ret_value);
+
+/** Makes a checked JSON string, its quotes included, the text that it stands for, in its place;
+ * closed by a zero byte. */
+char *json_decode_string(char *text, size_t length);
+
 #endif

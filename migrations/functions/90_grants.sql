@@ -61,3 +61,22 @@ grant execute on function
     durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
     durable_internal.reschedule_run(int, uuid, timestamptz)
     to durable_api;
+
+grant execute on function
+    durable_internal.api_session(),
+    durable_internal.start_batch(int[], text[], jsonb[], text[], text[], bigint[], int[], timestamptz[], int[], text[],
+        bigint[], jsonb[], jsonb[]),
+    durable_internal.run_text(uuid, boolean), durable_internal.result_text(uuid, boolean),
+    durable_internal.ended_runs(uuid[]),
+    durable_internal.runs_page(text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int, boolean),
+    durable_internal.timeline_page(uuid, bigint, int), durable_internal.steps_page(uuid, bigint, int, boolean),
+    durable_internal.attempts_page(uuid, bigint, int), durable_internal.logs_page(uuid, bigint, int),
+    durable_internal.why_text(uuid), durable_internal.stream_tails(int[], uuid[], bigint[]),
+    durable_internal.cancel_text(uuid, text, boolean), durable_internal.retry_text(uuid, int, boolean),
+    durable_internal.reschedule_text(uuid, timestamptz, boolean),
+    durable_internal.bulk(text, text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int, text, int, boolean),
+    durable_internal.event_text(text, jsonb, text, text), durable_internal.release_key_text(text),
+    durable_internal.queues_text(),
+    durable_internal.set_queue_text(text, int, int, int, interval, int, text, jsonb, int, jsonb, text),
+    durable_internal.pause_queue_text(text, boolean), durable_internal.workers_text()
+    to durable_api;

@@ -241,9 +241,10 @@ static pid_t spawn_path(const char *path, const char *url, const char *failpoint
 
 static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv[]) {
     char path[512];
-    bool worker = strcmp(argv[0], "durable-worker") == 0;
-    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
-                   worker ? "worker" : "server/scheduler", argv[0]);
+    const char *folder = strcmp(argv[0], "durable-worker") == 0   ? "worker"
+                         : strcmp(argv[0], "durable-server") == 0 ? "server/api"
+                                                                  : "server/scheduler";
+    (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"), folder, argv[0]);
     return spawn_path(path, url, failpoint, argv);
 }
 

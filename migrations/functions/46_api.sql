@@ -1,0 +1,520 @@
+-- What durable-server calls for an API key, beside the functions of schema durable. Answers are JSON as text, which goes to
+-- the client as it is. All but start_batch, ended_runs and stream_tails work in the namespace that as_namespace has set
+-- for the transaction.
+
+-- Refuses a login that as_namespace means nothing to: all keys would act in one namespace. Called once a connection.
+-- Raises DJ006.
+create or replace function durable_internal.api_session()
+returns void
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not pg_has_role(session_user, 'durable_api', 'member') then
+        perform durable_internal.fail('DJ006', format('role %s is not a member of durable_api', session_user),
+            format('As owner: grant durable_api to %I', session_user));
+    end if;
+end
+$$;
+
+-- Starts runs of any namespaces and jobs in one transaction: what gathered in the server while the batch before was on
+-- its way. One row an item, numbered from 1, with what the server needs to show a new run without reading it.
+--
+-- All or nothing: one that is refused refuses all, and the server says each again alone. Null stands for what was not
+-- given. What needs no look at anything else (a known lane, no key, no time) goes in set by set. The payloads of those
+-- were checked by the server, by check_json's rules; larger ones are checked again, for they may print as more.
+-- Keys are taken in their order, so that two batches cannot wait for one another; and where there are others to
+-- consider, a key that somebody holds is waited for only shortly.
+-- Locks: the keys' rows. Raises DJ001, DJ002, DJ004; 55P03: a key is held.
+create or replace function durable_internal.start_batch(namespaces int[], jobs text[], payloads jsonb[], queues text[],
+    keys text[], ttls bigint[], attempts int[], times timestamptz[], priorities int[], concurrency_keys text[],
+    timeouts bigint[], tags jsonb[], options jsonb[])
+returns table (n int, run_id uuid, created boolean, created_at timestamptz, max_attempts int, version text,
+               paused boolean, served boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    many int := cardinality(start_batch.jobs);
+    instant timestamptz := clock_timestamp();
+    xid xid8 := pg_current_xact_id();
+    lanes int[];
+    ids uuid[] := array_fill(null::uuid, array[many]);
+    made boolean[] := array_fill(true, array[many]);
+    born timestamptz[] := array_fill(instant, array[many]);
+    plain boolean := false;
+    item record;
+    got record;
+begin
+    lanes := array(select case when i.key is null and i.tags is null and i.options is null
+                                and num_nonnulls(i.ttl, i.attempts, i.time, i.concurrency_key, i.timeout) = 0
+                                and pg_column_size(i.payload) < 14000
+                          then (select l.id from durable_internal.lane l
+                                 where l.namespace_id = i.namespace and l.job = i.job and l.queue = i.queue
+                                   and l.priority = i.priority limit 1) end
+                     from unnest(namespaces, jobs, payloads, queues, keys, ttls, attempts, times, priorities,
+                                 concurrency_keys, timeouts, tags, options) with ordinality
+                       as i (namespace, job, payload, queue, key, ttl, attempts, time, priority, concurrency_key,
+                             timeout, tags, options, n)
+                    order by i.n);
+    for i in 1 .. many loop
+        if lanes[i] is not null then
+            ids[i] := durable_internal.uuid_v7();
+            plain := true;
+        end if;
+    end loop;
+    if plain then
+        with item as materialized (
+            select i.*, nextval('durable_internal.order_seq') as seq
+              from unnest(ids, lanes, namespaces, payloads) with ordinality as i (id, lane, namespace, payload, n)
+             where i.lane is not null
+        ), started as (
+            insert into durable_internal.run (id, seq, lane_id, namespace_id, created_at, payload)
+            select i.id, i.seq, i.lane, i.namespace, instant, i.payload from item i order by i.n
+        )
+        insert into durable_internal.ready (run_id, seq, lane_id, bytes, payload)
+        select i.id, i.seq, i.lane, pg_column_size(i.payload),
+               case when pg_column_size(i.payload) <= 1000 then i.payload end
+          from item i order by i.n;
+        perform durable_internal.wake_workers();
+    end if;
+
+    if array_position(lanes, null) is not null then
+        if many > 1 then
+            perform set_config('lock_timeout', '100ms', true);
+        end if;
+        for item in select g.i from generate_series(1, many) as g (i) where lanes[g.i] is null
+                     order by namespaces[g.i], keys[g.i] collate "C", g.i loop
+            select s.run_id, s.created into got
+              from durable_internal.start_run(namespaces[item.i], jobs[item.i], payloads[item.i], queues[item.i],
+                       keys[item.i], ttls[item.i] * interval '1 millisecond', attempts[item.i], times[item.i],
+                       priorities[item.i], concurrency_keys[item.i], timeouts[item.i] * interval '1 millisecond',
+                       coalesce(start_batch.tags[item.i], '{}'), coalesce(start_batch.options[item.i], '{}')) as s;
+            ids[item.i] := got.run_id;
+            made[item.i] := got.created;
+            born[item.i] := (select r.created_at from durable_internal.run r where r.id = got.run_id);
+        end loop;
+    end if;
+
+    return query
+    with item as materialized (
+        select i.* from unnest(ids, made, born, namespaces, jobs, queues, attempts, options) with ordinality
+                     as i (id, made, born, namespace, job, queue, attempts, options, n)
+    ), kind as materialized (
+        select k.namespace, k.job, k.queue, j.max_attempts as job_attempts, j.version, q.max_attempts as queue_attempts,
+               coalesce(q.paused, false) as paused,
+               exists (select from durable_internal.worker w
+                        where w.alive and not w.draining and w.namespace_id = k.namespace
+                          and k.job = any (w.jobs) and (w.queues is null or k.queue = any (w.queues))) as served
+          from (select distinct i.namespace, i.job, i.queue from item i) as k
+          left join durable_internal.job j on j.namespace_id = k.namespace and j.name = k.job
+          left join durable_internal.queue q on q.namespace_id = k.namespace and q.name = k.queue
+    )
+    select i.n::int, i.id, i.made, i.born, coalesce(i.attempts, k.job_attempts, k.queue_attempts, 5),
+           coalesce(i.options ->> 'version', k.version), k.paused, k.served
+      from item i
+      join kind k on k.namespace = i.namespace and k.job = i.job and k.queue = i.queue
+     order by i.n;
+end
+$$;
+
+-- A value, or null where the key's scopes do not show payloads.
+create or replace function durable_internal.shown(value jsonb, payloads boolean)
+returns jsonb
+language sql immutable
+as $$
+    select case when shown.payloads then shown.value else shown.value - array['payload', 'result'] end;
+$$;
+
+-- One run. Raises DJ003.
+create or replace function durable_internal.run_text(run_id uuid, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    found_run text;
+begin
+    select durable_internal.shown(durable_internal.run_json(r), run_text.payloads)::text into found_run
+      from durable.runs r where r.id = run_text.run_id;
+    if found_run is null then
+        perform durable_internal.fail('DJ003', format('run %s is not there', run_text.run_id));
+    end if;
+    return found_run;
+end
+$$;
+
+-- How a run ended, or its status while it has not. Raises DJ003.
+create or replace function durable_internal.result_text(run_id uuid, payloads boolean, out ended boolean, out result text)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    select r.finished_at is not null,
+           case when r.finished_at is null then jsonb_build_object('status', r.status)
+                else durable_internal.shown(jsonb_build_object('status', r.status, 'result', r.result, 'error',
+                                                               r.error), result_text.payloads) end::text
+      into ended, result
+      from durable.runs r where r.id = result_text.run_id;
+    if ended is null then
+        perform durable_internal.fail('DJ003', format('run %s is not there', result_text.run_id));
+    end if;
+end
+$$;
+
+-- Those of these runs that have ended, whoever's they are. Called for all who wait for a result at once.
+create or replace function durable_internal.ended_runs(run_ids uuid[])
+returns setof uuid
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    return query
+    select r.id from durable_internal.run r where r.id = any (ended_runs.run_ids) and r.status is not null;
+end
+$$;
+
+-- A page of runs, newest first: those that all filters let through and that are older than `before`. It is cut short
+-- where its values get large.
+create or replace function durable_internal.runs_page(status text, job text, queue text, dead_letter_queue text,
+    tags jsonb, since timestamptz, until timestamptz, before uuid, most int, payloads boolean)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    page text;
+begin
+    with found_run as materialized (
+        select r as run, r.id, coalesce(pg_column_size(r.payload), 0) + coalesce(pg_column_size(r.result), 0) as bytes
+          from durable.runs r
+         where (runs_page.status is null or r.status = runs_page.status)
+           and (runs_page.job is null or r.job = runs_page.job)
+           and (runs_page.queue is null or r.queue = runs_page.queue)
+           and (runs_page.dead_letter_queue is null or r.dead_letter_queue = runs_page.dead_letter_queue)
+           and (runs_page.tags is null or r.tags @> runs_page.tags)
+           and (runs_page.since is null or r.id >= durable_internal.uuid_v7_floor(runs_page.since))
+           and (runs_page.until is null or r.id < durable_internal.uuid_v7_floor(runs_page.until))
+           and (runs_page.before is null or r.id < runs_page.before)
+         order by r.id desc
+         limit runs_page.most + 1
+    ), numbered as (
+        select f.run, f.id, row_number() over newest as n, sum(f.bytes) over newest as bytes
+          from found_run f
+        window newest as (order by f.id desc)
+    ), kept as (
+        select n.*, durable_internal.shown(durable_internal.run_json(n.run), runs_page.payloads)::text as line
+          from numbered n
+         where n.n = 1 or (n.n <= runs_page.most and n.bytes <= 8388608)
+    )
+    select format('{"runs": [%s], "nextCursor": %s}', string_agg(k.line, ', ' order by k.n),
+                  case when count(*) < (select count(*) from numbered)
+                       then to_json((array_agg(k.id order by k.n desc))[1])::text else 'null' end)
+      into page
+      from kept k;
+    return page;
+end
+$$;
+
+-- A page as lists have it, of lines that are numbered from 1: those behind `skip`. `most` + 1 lines are given where
+-- there are more.
+create or replace function durable_internal.list_text(name text, lines text[], skip bigint, most int)
+returns text
+language sql immutable
+as $$
+    select format('{"%s": [%s], "nextCursor": %s}', list_text.name,
+                  array_to_string(list_text.lines[1:list_text.most], ', '),
+                  case when cardinality(list_text.lines) > list_text.most
+                       then format('"%s"', list_text.skip + list_text.most) else 'null' end);
+$$;
+
+-- The timeline of a run, oldest first. Raises DJ003.
+create or replace function durable_internal.timeline_page(run_id uuid, skip bigint, most int)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return durable_internal.list_text('timeline', array(
+        select durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text
+          from (select t.*, row_number() over () as n from durable.timeline(timeline_page.run_id) as t) as t
+         order by t.n offset timeline_page.skip limit timeline_page.most + 1), skip, most);
+end
+$$;
+
+-- An entry of a timeline.
+create or replace function durable_internal.timeline_json(at timestamptz, kind text, name text, attempt int,
+                                                          duration_ms double precision, detail jsonb)
+returns jsonb
+language sql immutable
+as $$
+    select jsonb_build_object('at', durable_internal.json_time(timeline_json.at), 'kind', timeline_json.kind, 'name',
+                              timeline_json.name, 'attempt', timeline_json.attempt, 'durationMs',
+                              timeline_json.duration_ms, 'detail', timeline_json.detail);
+$$;
+
+-- The steps of a run, oldest first. Raises DJ003.
+create or replace function durable_internal.steps_page(run_id uuid, skip bigint, most int, payloads boolean)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform durable_internal.check_run(durable_internal.session_namespace(), steps_page.run_id);
+    return durable_internal.list_text('steps', array(
+        select durable_internal.shown(jsonb_build_object('position', s.position, 'name', s.name, 'kind', s.kind,
+                   'status', s.status, 'result', s.result, 'error', s.error, 'attempt', s.attempt, 'workerId',
+                   s.worker_id, 'startedAt', durable_internal.json_time(s.started_at), 'committedAt',
+                   durable_internal.json_time(s.committed_at)), steps_page.payloads)::text
+          from durable.steps s
+         where s.run_id = steps_page.run_id
+         order by s.position offset steps_page.skip limit steps_page.most + 1), skip, most);
+end
+$$;
+
+-- The attempts of a run, oldest first. Raises DJ003.
+create or replace function durable_internal.attempts_page(run_id uuid, skip bigint, most int)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform durable_internal.check_run(durable_internal.session_namespace(), attempts_page.run_id);
+    return durable_internal.list_text('attempts', array(
+        select jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'startedAt',
+                   durable_internal.json_time(a.started_at), 'endedAt', durable_internal.json_time(a.ended_at),
+                   'outcome', a.outcome, 'error', a.error)::text
+          from durable.attempts a
+         where a.run_id = attempts_page.run_id
+         order by a.started_at, a.attempt offset attempts_page.skip limit attempts_page.most + 1), skip, most);
+end
+$$;
+
+-- The log lines of a run, oldest first. Raises DJ003.
+create or replace function durable_internal.logs_page(run_id uuid, skip bigint, most int)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform durable_internal.check_run(durable_internal.session_namespace(), logs_page.run_id);
+    return durable_internal.list_text('logs', array(
+        select jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at), 'level', g.level,
+                                  'message', g.message, 'fields', g.fields)::text
+          from durable.logs g
+         where g.run_id = logs_page.run_id
+         order by g.at offset logs_page.skip limit logs_page.most + 1), skip, most);
+end
+$$;
+
+-- What a run waits for. Raises DJ003.
+create or replace function durable_internal.why_text(run_id uuid)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return jsonb_build_object('why', durable.why(why_text.run_id))::text;
+end
+$$;
+
+-- What is new in the timelines of runs of any namespaces: entries later than `afters` (microseconds since 1970), oldest
+-- first. A run that is ready is no entry: it has no time yet. The last entry of a run that has ended is its end.
+create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[])
+returns table (n int, at_us bigint, entry text, ended boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    for i in 1 .. cardinality(stream_tails.run_ids) loop
+        perform durable_internal.as_namespace(namespaces[i]);
+        return query
+        select i, (extract(epoch from t.at) * 1000000)::bigint, durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
+               t.kind in ('completed', 'failed', 'cancelled')
+          from durable.timeline(run_ids[i]) as t
+         where extract(epoch from t.at) * 1000000 > afters[i]
+           and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused'));
+    end loop;
+end
+$$;
+
+-- Cancels, and answers the run. Raises DJ003; DJ006: it has ended.
+create or replace function durable_internal.cancel_text(run_id uuid, reason text, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.cancel(cancel_text.run_id, cancel_text.reason) then
+        perform durable_internal.fail('DJ006', format('run %s has ended; it cannot be cancelled', run_id));
+    end if;
+    return durable_internal.run_text(cancel_text.run_id, cancel_text.payloads);
+end
+$$;
+
+-- Lets a run go on, and answers it. Raises what durable.retry does.
+create or replace function durable_internal.retry_text(run_id uuid, max_attempts int, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.retry(retry_text.run_id, retry_text.max_attempts);
+    return durable_internal.run_text(retry_text.run_id, retry_text.payloads);
+end
+$$;
+
+-- Moves a run's time, and answers it. Raises what durable.reschedule does.
+create or replace function durable_internal.reschedule_text(run_id uuid, scheduled_at timestamptz, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.reschedule(reschedule_text.run_id, reschedule_text.scheduled_at);
+    return durable_internal.run_text(reschedule_text.run_id, reschedule_text.payloads);
+end
+$$;
+
+-- Cancels or retries (`work`) up to `most` runs that all filters let through and that are older than `before`; a dry run
+-- only counts them. Answers how many, and the last one that was looked at: null when there are no more. Runs that
+-- have moved on meanwhile, or may not go on, are passed over.
+create or replace function durable_internal.bulk(work text, status text, job text, queue text, dead_letter_queue text,
+    tags jsonb, since timestamptz, until timestamptz, before uuid, most int, reason text, max_attempts int,
+    dry_run boolean, out done bigint, out last uuid)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    item uuid;
+    ids uuid[];
+begin
+    ids := array(
+        select r.id
+          from durable.runs r
+         where (bulk.status is null or r.status = bulk.status)
+           and case bulk.work when 'cancel' then r.finished_at is null else r.status in ('failed', 'cancelled') end
+           and (bulk.job is null or r.job = bulk.job)
+           and (bulk.queue is null or r.queue = bulk.queue)
+           and (bulk.dead_letter_queue is null or r.dead_letter_queue = bulk.dead_letter_queue)
+           and (bulk.tags is null or r.tags @> bulk.tags)
+           and (bulk.since is null or r.id >= durable_internal.uuid_v7_floor(bulk.since))
+           and (bulk.until is null or r.id < durable_internal.uuid_v7_floor(bulk.until))
+           and (bulk.before is null or r.id < bulk.before)
+         order by r.id desc
+         limit bulk.most);
+    done := 0;
+    foreach item in array ids loop
+        last := item;
+        if bulk.dry_run then
+            done := done + 1;
+            continue;
+        end if;
+        begin
+            if bulk.work = 'cancel' then
+                done := done + durable.cancel(item, bulk.reason)::int;
+            else
+                done := done + durable.retry(item, bulk.max_attempts)::int;
+            end if;
+        exception
+            when sqlstate 'DJ003' or sqlstate 'DJ006' then null;
+        end;
+    end loop;
+    if cardinality(ids) < bulk.most then
+        last := null;
+    end if;
+end
+$$;
+
+-- Sends an event. Raises what durable.send_event does.
+create or replace function durable_internal.event_text(name text, payload jsonb, correlation_key text,
+                                                       idempotency_key text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    sent record;
+begin
+    sent := durable_internal.send_event(durable_internal.session_namespace(), event_text.name, event_text.payload,
+                                        event_text.correlation_key, event_text.idempotency_key);
+    return jsonb_build_object('id', sent.event_id, 'created', sent.created)::text;
+end
+$$;
+
+-- Forgets an idempotency key. Raises DJ001; DJ003: it is not known.
+create or replace function durable_internal.release_key_text(key text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.release_key(release_key_text.key) then
+        perform durable_internal.fail('DJ003', 'the idempotency key is not known');
+    end if;
+    return jsonb_build_object('key', release_key_text.key, 'released', true)::text;
+end
+$$;
+
+create or replace function durable_internal.queue_json(q durable.queues)
+returns jsonb
+language sql stable
+as $$
+    select jsonb_build_object('name', q.name, 'concurrency', q.concurrency, 'keyConcurrency', q.key_concurrency,
+        'rateLimit', q.rate_limit, 'ratePeriod', q.rate_period::text, 'paused', q.paused, 'deadLetterQueue',
+        q.dead_letter_queue, 'depth', q.depth, 'oldestAgeMs', round(extract(epoch from q.oldest_age) * 1000),
+        'running', q.running, 'maxAttempts', q.max_attempts, 'backoff', q.backoff);
+$$;
+
+-- All queues by name.
+create or replace function durable_internal.queues_text()
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select jsonb_build_object('queues', coalesce(jsonb_agg(durable_internal.queue_json(q) order by q.name), '[]'),
+                                      'nextCursor', null)::text
+              from durable.queues q);
+end
+$$;
+
+-- Sets what is not null of a queue's settings, and answers the queue. Raises what durable.set_queue does.
+create or replace function durable_internal.set_queue_text(name text, concurrency int, key_concurrency int,
+    rate_limit int, rate_period interval, key_rate_limit int, fair_by text, weights jsonb, max_attempts int,
+    backoff jsonb, dead_letter_queue text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.set_queue(name, concurrency, key_concurrency, rate_limit, rate_period, key_rate_limit, fair_by,
+                              weights, max_attempts, backoff, dead_letter_queue);
+    return (select durable_internal.queue_json(q)::text from durable.queues q where q.name = set_queue_text.name);
+end
+$$;
+
+-- Stops a queue or lets it go on, and answers it. Raises DJ001.
+create or replace function durable_internal.pause_queue_text(name text, paused boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable_internal.pause_queue(durable_internal.session_namespace(), pause_queue_text.name,
+                                         pause_queue_text.paused);
+    return (select durable_internal.queue_json(q)::text from durable.queues q where q.name = pause_queue_text.name);
+end
+$$;
+
+-- All workers, by when they started.
+create or replace function durable_internal.workers_text()
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'name', w.name,
+                'pid', w.pid, 'version', w.version, 'status', w.status, 'jobs', w.jobs, 'queues', w.queues, 'slots',
+                w.slots, 'inHand', w.in_hand, 'startedAt', durable_internal.json_time(w.started_at), 'beatAt',
+                durable_internal.json_time(w.beat_at), 'endedAt', durable_internal.json_time(w.ended_at))
+                order by w.started_at), '[]'), 'nextCursor', null)::text
+              from durable.workers w);
+end
+$$;

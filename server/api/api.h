@@ -1,0 +1,185 @@
+/* What the resources share: the server, the database, the table of routes, reading and answering.
+ * On the loop. */
+#ifndef SERVER_API_API_H
+#define SERVER_API_API_H
+
+#include "common/buf.h"
+#include "common/json.h"
+#include "common/list.h"
+#include "common/uuid.h"
+#include "server/api/database.h"
+#include "server/api/http_server.h"
+#include <stdint.h>
+
+#define REQUEST_BYTES_MAX (1024 * 1024 + 65536)
+#define BATCH_BYTES_MAX (16 * 1024 * 1024)
+#define BATCH_RUNS_MAX 1000
+#define ROUTES_MAX 80
+
+enum scope {
+    SCOPE_READ = 1,
+    SCOPE_START = 2,
+    SCOPE_OPERATE = 4,
+    SCOPE_ADMIN = 8,
+    SCOPE_PAYLOADS = 16,
+    SCOPE_NONE = 0, /* no key is asked for */
+};
+
+struct starts;
+struct waits;
+struct keys;
+
+struct api {
+    struct event_base *base;
+    struct http_server *http;
+    struct database *database;
+    struct keys *keys;
+    struct starts *starts;
+    struct waits *waits;
+    long long answered[ROUTES_MAX + 1][6]; /* by route and the status's first digit */
+    long long runs_started;
+};
+
+typedef void (*route_fn)(struct api *api, struct http_request *request);
+
+struct route {
+    const char *method;
+    const char *pattern; /* a part is a word, or {name}, which stands for one part of any text */
+    enum scope scope;
+    route_fn run; /* NULL: not there yet */
+    size_t body_bytes_max;
+};
+
+/* router.c */
+extern const struct route routes[];
+extern const int route_count;
+/** Finds the route. Or answers: 404, 405 with Allow, 400 for a path that is malformed. */
+MUST_CHECK dj_status route_find(struct api *api, struct http_request *request);
+
+void route_run(struct api *api, struct http_request *request);
+
+/* auth.c */
+void keys_open(struct api *api);
+/** DJ_OK: the key is known and may do this. DJ_SUSPENDED: ask again, by keys_ask. Else it has
+ * answered. */
+MUST_CHECK dj_status keys_check(struct api *api, struct http_request *request);
+/** The body has come as well. True: go on. False: the key is asked for first, and then the route is
+ * run; or it has answered. */
+bool keys_check_again(struct api *api, struct http_request *request);
+
+/* problem.c: what is answered when it is no success. */
+enum problem {
+    PROBLEM_INVALID_ARGUMENT,
+    PROBLEM_UNAUTHORIZED,
+    PROBLEM_FORBIDDEN,
+    PROBLEM_NOT_FOUND,
+    PROBLEM_METHOD_NOT_ALLOWED,
+    PROBLEM_TIMEOUT,
+    PROBLEM_CONFLICT,
+    PROBLEM_IDEMPOTENCY_CONFLICT,
+    PROBLEM_PAYLOAD_TOO_LARGE,
+    PROBLEM_URI_TOO_LONG,
+    PROBLEM_UNSUPPORTED_MEDIA_TYPE,
+    PROBLEM_RATE_LIMITED,
+    PROBLEM_HEADERS_TOO_LARGE,
+    PROBLEM_INTERNAL,
+    PROBLEM_NOT_IMPLEMENTED,
+    PROBLEM_UNAVAILABLE,
+    PROBLEM_COUNT
+};
+void problem_reply(struct api *api, struct http_request *request, enum problem problem,
+                   const char *headers, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+/** A status and the words that came with it: of ours, or of the database. */
+void problem_reply_status(struct api *api, struct http_request *request, dj_status status,
+                          const char *message);
+void problem_write(struct buf *body, int status, const char *detail);
+/** A text as a JSON string. */
+MUST_CHECK dj_status buf_add_json(struct buf *buf, const char *text);
+
+/* request.c: reading. An error names the field. */
+enum field_kind {
+    FIELD_TEXT,     /* char **: decoded, closed by a zero byte */
+    FIELD_INT,      /* int64_t *, from min to max */
+    FIELD_BOOL,     /* bool * */
+    FIELD_JSON,     /* char **: as it was written; null is a value */
+    FIELD_OPTION,   /* struct json_slice *: as it was written; null is none */
+    FIELD_DURATION, /* int64_t *, milliseconds */
+    FIELD_TIME,     /* int64_t *, microseconds since 1970 */
+};
+#define FIELD_NONE INT64_MIN /* of numbers, durations and times: not given */
+struct field {
+    const char *name; /* NULL ends the table */
+    enum field_kind kind;
+    void *target;
+    int64_t min, max;
+    bool required;
+    size_t bytes_max; /* FIELD_JSON; 0: PAYLOAD_BYTES_MAX */
+};
+/** Reads an object into the targets, which hold their defaults. What the targets point to lies in
+ * `text`, which is cut up. An absent body ("") is an empty object. */
+MUST_CHECK dj_status fields_read(const char *argument, char *text, size_t length,
+                                 const struct field fields[]);
+/** The same for the query. A text's target may be given `times_max` times: then it is an array. */
+MUST_CHECK dj_status query_read(char *query, const struct field fields[]);
+/** Decodes %XX (and + as a space, in a query) in place. */
+MUST_CHECK dj_status url_decode(const char *argument, char *text, bool plus);
+/** The body is JSON, or empty. Else it has answered: 415, 400. */
+MUST_CHECK dj_status body_check(struct api *api, struct http_request *request);
+MUST_CHECK dj_status request_uuid(struct api *api, struct http_request *request,
+                                  struct uuid *ret_id);
+static inline bool request_shows(const struct http_request *request) {
+    return (request->scopes & SCOPE_PAYLOADS) != 0;
+}
+
+/* answer.c */
+void api_reply(struct api *api, struct http_request *request, int status, const char *type,
+               const char *headers, const void *body, size_t length);
+void api_reply_json(struct api *api, struct http_request *request, int status, const char *body,
+                    size_t length);
+/** Sends a call whose only value is the body of a success with `status`. */
+void api_send(struct api *api, struct http_request *request, struct work *work, int status);
+void params_add_time(struct db_params *params, int64_t us);     /* FIELD_NONE: null */
+void params_add_number(struct db_params *params, int64_t number); /* int4; FIELD_NONE: null */
+void params_add_long(struct db_params *params, int64_t number);   /* int8; FIELD_NONE: null */
+void params_add_option(struct db_params *params, const struct json_slice *slice); /* jsonb */
+
+/* wait.c */
+void waits_open(struct api *api);
+/** The client of a request that is not answered yet has gone. False: the request is not here. */
+bool waits_forget(struct api *api, struct http_request *request);
+void waits_drain(struct api *api); /* answers all that wait */
+
+/* runs.c */
+void starts_open(struct api *api);
+
+/* The routes' functions, one file a resource. */
+void runs_start(struct api *api, struct http_request *request);
+void runs_start_batch(struct api *api, struct http_request *request);
+void runs_list(struct api *api, struct http_request *request);
+void runs_get(struct api *api, struct http_request *request);
+void runs_timeline(struct api *api, struct http_request *request);
+void runs_steps(struct api *api, struct http_request *request);
+void runs_attempts(struct api *api, struct http_request *request);
+void runs_logs(struct api *api, struct http_request *request);
+void runs_why(struct api *api, struct http_request *request);
+void runs_cancel(struct api *api, struct http_request *request);
+void runs_retry(struct api *api, struct http_request *request);
+void runs_reschedule(struct api *api, struct http_request *request);
+void runs_bulk_retry(struct api *api, struct http_request *request);
+void runs_bulk_cancel(struct api *api, struct http_request *request);
+void runs_release_key(struct api *api, struct http_request *request);
+void wait_result(struct api *api, struct http_request *request);
+void wait_stream(struct api *api, struct http_request *request);
+void events_send(struct api *api, struct http_request *request);
+void queues_list(struct api *api, struct http_request *request);
+void queues_set(struct api *api, struct http_request *request);
+void queues_pause(struct api *api, struct http_request *request);
+void queues_resume(struct api *api, struct http_request *request);
+void workers_list(struct api *api, struct http_request *request);
+void health_live(struct api *api, struct http_request *request);
+void health_ready(struct api *api, struct http_request *request);
+void health_metrics(struct api *api, struct http_request *request);
+void health_openapi(struct api *api, struct http_request *request);
+
+#endif

@@ -1,0 +1,409 @@
+/* Those who wait: for a run's result, or for what comes in its timeline. None of them holds a
+ * connection of the database: a tick, four times a second while there is anybody, asks for all of
+ * them at once. */
+#include "server/api/api.h"
+
+#include "common/auto.h"
+#include "common/check.h"
+#include "common/db_rows.h"
+#include "common/duration.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define TICK_MS 250
+#define WAIT_MS_MAX 600000
+#define RESULTS_A_TICK 1000
+#define STREAMS_A_TICK 64
+#define STREAM_QUIET_MS 15000
+
+struct waiter {
+    struct list link;
+    struct api *api;
+    struct http_request *request;
+    struct uuid id;
+    uint64_t number;
+    bool stream, last_look; /* a call for it alone is on its way */
+    int64_t until_ms;       /* result: when to answer in any case */
+    int64_t after_us;       /* stream: up to when it has been told */
+    int64_t told_ms;
+};
+
+struct waits {
+    struct api *api;
+    struct event *tick;
+    struct list results, streams;
+    uint64_t number;
+    bool asking_results, asking_streams;
+};
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void tick_later(struct waits *waits) {
+    struct timeval delay = { .tv_usec = TICK_MS * 1000 };
+    bool anybody = !list_is_empty(&waits->results) || !list_is_empty(&waits->streams);
+    if (anybody && event_pending(waits->tick, EV_TIMEOUT, NULL) == 0) {
+        (void)event_add(waits->tick, &delay);
+    }
+}
+
+static void waiter_free(struct waiter *waiter) {
+    list_remove(&waiter->link);
+    free(waiter);
+}
+
+static void look(struct waiter *waiter, work_done_fn done) {
+    struct work *work = work_new(&CALL_RESULT_TEXT, waiter->request->namespace_id);
+    params_add_uuid(work_params(work), &waiter->id);
+    params_add_bool(work_params(work), request_shows(waiter->request));
+    waiter->last_look = true;
+    database_send(waiter->api->database, work, done, waiter);
+}
+
+static void waiter_fail(struct waiter *waiter, dj_status status, const char *message) {
+    struct api *api = waiter->api;
+    struct http_request *request = waiter->request;
+    waiter_free(waiter);
+    problem_reply_status(api, request, status, message);
+}
+
+/* The first look: has it ended already, is it there at all? And the last. */
+static void on_look(void *context, const struct work_end *end) {
+    struct waiter *waiter = context;
+    struct waits *waits = waiter->api->waits;
+    const char *text = NULL;
+    size_t length;
+    bool ended = false;
+    waiter->last_look = false;
+    if (end->status != DJ_OK) {
+        waiter_fail(waiter, end->status, end->message);
+        return;
+    }
+    if (rows_bool(end->rows, 0, 0, &ended) != DJ_OK ||
+        rows_text(end->rows, 0, 1, &text, &length) != DJ_OK) {
+        waiter_fail(waiter, DJ_INTERNAL, dj_error_message());
+        return;
+    }
+    bool go_on = http_is_heard(waiter->request) && !http_server_is_draining(waiter->api->http);
+    if (!ended && go_on && now_ms() < waiter->until_ms) {
+        list_remove(&waiter->link);
+        list_push(&waits->results, &waiter->link);
+        tick_later(waits);
+        return;
+    }
+    struct api *api = waiter->api;
+    struct http_request *request = waiter->request;
+    waiter_free(waiter);
+    api_reply_json(api, request, ended ? 200 : 202, text, length);
+}
+
+static struct waiter *waiter_new(struct api *api, struct http_request *request) {
+    struct uuid id;
+    if (request_uuid(api, request, &id) != DJ_OK) {
+        return NULL;
+    }
+    struct waiter *waiter = calloc(1, sizeof *waiter);
+    check(waiter != NULL);
+    waiter->api = api;
+    waiter->request = request;
+    waiter->id = id;
+    waiter->number = ++api->waits->number;
+    list_init(&waiter->link);
+    return waiter;
+}
+
+void wait_result(struct api *api, struct http_request *request) {
+    int64_t wait_ms = 0;
+    const struct field fields[] = {
+        { .name = "wait", .kind = FIELD_DURATION, .target = &wait_ms },
+        { .name = NULL },
+    };
+    dj_status status = query_read(request->query, fields);
+    if (status == DJ_OK && wait_ms > WAIT_MS_MAX) {
+        status = dj_fail(DJ_INVALID_ARGUMENT, "wait is too long; up to 10m is allowed");
+    }
+    if (status != DJ_OK) {
+        problem_reply_status(api, request, status, dj_error_message());
+        return;
+    }
+    struct waiter *waiter = waiter_new(api, request);
+    if (waiter != NULL) {
+        waiter->until_ms = now_ms() + wait_ms;
+        look(waiter, on_look);
+    }
+}
+
+static void on_ended(void *context, const struct work_end *end) {
+    struct waits *waits = context;
+    struct uuid id;
+    waits->asking_results = false;
+    for (int row = 0; end->status == DJ_OK && row < PQntuples(end->rows); row++) {
+        if (rows_uuid(end->rows, row, 0, &id) != DJ_OK) {
+            continue;
+        }
+        list_for_each(waiter, &waits->results, struct waiter, link) {
+            if (uuid_equal(&waiter->id, &id) && !waiter->last_look) {
+                waiter->until_ms = 0;
+            }
+        }
+    }
+    struct list done;
+    list_init(&done);
+    list_for_each(waiter, &waits->results, struct waiter, link) {
+        if (waiter->until_ms == 0) {
+            list_remove(&waiter->link);
+            list_push(&done, &waiter->link);
+        }
+    }
+    while (!list_is_empty(&done)) {
+        struct waiter *waiter = list_first(&done, struct waiter, link);
+        list_remove(&waiter->link);
+        look(waiter, on_look);
+    }
+}
+
+static void ask_results(struct waits *waits) {
+    int64_t now = now_ms();
+    list_for_each(late, &waits->results, struct waiter, link) {
+        late->until_ms = late->until_ms <= now ? 0 : late->until_ms;
+    }
+    if (!database_is_up(waits->api->database)) { /* it comes back; those whose time is over go */
+        on_ended(waits, &(struct work_end){ .status = DJ_UNAVAILABLE });
+        return;
+    }
+    int count = 0;
+    struct work *work = work_new(&CALL_ENDED_RUNS, /* namespace_id= */ 0);
+    params_array_begin(work_params(work), DB_UUID);
+    while (!list_is_empty(&waits->results) && count < RESULTS_A_TICK) {
+        struct waiter *waiter = list_first(&waits->results, struct waiter, link);
+        if (count > 0 && waiter->told_ms == now) {
+            break; /* once around */
+        }
+        waiter->told_ms = now;
+        params_array_uuid(work_params(work), &waiter->id);
+        list_remove(&waiter->link);
+        list_push(&waits->results, &waiter->link);
+        count++;
+    }
+    params_array_end(work_params(work));
+    waits->asking_results = true;
+    database_send(waits->api->database, work, on_ended, waits);
+}
+
+/* Which streams a call was for. */
+struct tails {
+    struct waits *waits;
+    int count;
+    uint64_t numbers[STREAMS_A_TICK];
+};
+
+static struct waiter *stream_by_number(struct waits *waits, uint64_t number) {
+    list_for_each(waiter, &waits->streams, struct waiter, link) {
+        if (waiter->number == number) {
+            return waiter;
+        }
+    }
+    return NULL; /* gone meanwhile */
+}
+
+static dj_status tell(struct waits *waits, const struct tails *tails, const PGresult *rows,
+                      int row) {
+    int32_t n;
+    int64_t at_us;
+    const char *entry;
+    size_t length;
+    bool ended;
+    char id[64];
+    DJ_TRY(rows_int4(rows, row, 0, &n));
+    DJ_TRY(rows_int8(rows, row, 1, &at_us));
+    DJ_TRY(rows_text(rows, row, 2, &entry, &length));
+    DJ_TRY(rows_bool(rows, row, 3, &ended));
+    struct waiter *waiter =
+        n >= 1 && n <= tails->count ? stream_by_number(waits, tails->numbers[n - 1]) : NULL;
+    if (waiter == NULL) {
+        return DJ_OK;
+    }
+    int head = snprintf(id, sizeof id, "id: %" PRId64 "\ndata: ", at_us);
+    struct buf text;
+    buf_init(&text, SIZE_MAX / 2);
+    check(buf_add(&text, id, (size_t)head) == DJ_OK && buf_add(&text, entry, length) == DJ_OK &&
+          buf_add(&text, "\n\n", 2) == DJ_OK);
+    bool there = http_stream_add(waiter->request, text.data, text.length);
+    buf_done(&text);
+    waiter->after_us = at_us > waiter->after_us ? at_us : waiter->after_us;
+    waiter->told_ms = now_ms();
+    if (there && ended) {
+        http_stream_end(waiter->request);
+    }
+    if (!there || ended) {
+        waiter_free(waiter);
+    }
+    return DJ_OK;
+}
+
+static void on_tails(void *context, const struct work_end *end) {
+    struct tails *tails = context;
+    struct waits *waits = tails->waits;
+    waits->asking_streams = false;
+    for (int row = 0; end->status == DJ_OK && row < PQntuples(end->rows); row++) {
+        (void)tell(waits, tails, end->rows, row);
+    }
+    free(tails);
+}
+
+static void ask_streams(struct waits *waits) {
+    struct tails *tails = calloc(1, sizeof *tails);
+    check(tails != NULL);
+    struct waiter *asked[STREAMS_A_TICK];
+    tails->waits = waits;
+    for (; tails->count < STREAMS_A_TICK; tails->count++) {
+        struct waiter *waiter = list_first(&waits->streams, struct waiter, link);
+        if (tails->count > 0 && waiter == asked[0]) {
+            break; /* once around */
+        }
+        list_remove(&waiter->link);
+        list_push(&waits->streams, &waiter->link);
+        asked[tails->count] = waiter;
+        tails->numbers[tails->count] = waiter->number;
+    }
+    struct work *work = work_new(&CALL_STREAM_TAILS, /* namespace_id= */ 0);
+    struct db_params *params = work_params(work);
+    params_array_begin(params, DB_INT4);
+    for (int i = 0; i < tails->count; i++) {
+        params_array_int4(params, asked[i]->request->namespace_id);
+    }
+    params_array_end(params);
+    params_array_begin(params, DB_UUID);
+    for (int i = 0; i < tails->count; i++) {
+        params_array_uuid(params, &asked[i]->id);
+    }
+    params_array_end(params);
+    params_array_begin(params, DB_INT8);
+    for (int i = 0; i < tails->count; i++) {
+        params_array_int8(params, asked[i]->after_us);
+    }
+    params_array_end(params);
+    waits->asking_streams = true;
+    database_send(waits->api->database, work, on_tails, tails);
+}
+
+/* Now and then a word, so that what lies between does not think that nobody is there. */
+static void keep_alive(struct waits *waits) {
+    int64_t now = now_ms();
+    list_for_each(waiter, &waits->streams, struct waiter, link) {
+        if (now - waiter->told_ms > STREAM_QUIET_MS) {
+            waiter->told_ms = now;
+            if (!http_stream_add(waiter->request, ":\n\n", 3)) {
+                waiter_free(waiter);
+            }
+        }
+    }
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *context) {
+    struct waits *waits = context;
+    (void)fd;
+    (void)what;
+    if (!waits->asking_results && !list_is_empty(&waits->results)) {
+        ask_results(waits);
+    }
+    keep_alive(waits);
+    if (!waits->asking_streams && !list_is_empty(&waits->streams)) {
+        ask_streams(waits);
+    }
+    tick_later(waits);
+}
+
+/* The run is there: the stream begins. */
+static void on_stream(void *context, const struct work_end *end) {
+    struct waiter *waiter = context;
+    struct waits *waits = waiter->api->waits;
+    waiter->last_look = false;
+    if (end->status != DJ_OK) {
+        waiter_fail(waiter, end->status, end->message);
+        return;
+    }
+    if (!http_is_heard(waiter->request)) {
+        waiter_fail(waiter, DJ_CANCELLED, "the client has gone");
+        return;
+    }
+    waiter->told_ms = now_ms();
+    http_stream_begin(waiter->request, "text/event-stream");
+    list_push(&waits->streams, &waiter->link);
+    if (!waits->asking_streams) {
+        ask_streams(waits);
+    }
+    tick_later(waits);
+}
+
+void wait_stream(struct api *api, struct http_request *request) {
+    int64_t after_us = 0;
+    const struct field fields[] = {
+        { .name = "lastEventId",
+          .kind = FIELD_INT,
+          .target = &after_us,
+          .min = 0,
+          .max = 999999999999999 },
+        { .name = NULL },
+    };
+    dj_status status = query_read(request->query, fields);
+    if (status == DJ_OK && request->last_event_id != NULL) {
+        size_t digits = strspn(request->last_event_id, "0123456789");
+        if (digits == 0 || digits > 18 || request->last_event_id[digits] != '\0') {
+            status = dj_fail(DJ_INVALID_ARGUMENT, "Last-Event-ID is not an id of this stream");
+        } else {
+            after_us = strtoll(request->last_event_id, NULL, 10);
+        }
+    }
+    if (status != DJ_OK) {
+        problem_reply_status(api, request, status, dj_error_message());
+        return;
+    }
+    struct waiter *waiter = waiter_new(api, request);
+    if (waiter != NULL) {
+        waiter->stream = true;
+        waiter->after_us = after_us;
+        look(waiter, on_stream);
+    }
+}
+
+void waits_open(struct api *api) {
+    api->waits = calloc(1, sizeof *api->waits);
+    check(api->waits != NULL);
+    api->waits->api = api;
+    list_init(&api->waits->results);
+    list_init(&api->waits->streams);
+    api->waits->tick = event_new(api->base, -1, 0, on_tick, api->waits);
+    check(api->waits->tick != NULL);
+}
+
+bool waits_forget(struct api *api, struct http_request *request) {
+    struct list *lists[] = { &api->waits->results, &api->waits->streams };
+    for (int i = 0; i < 2; i++) {
+        list_for_each(waiter, lists[i], struct waiter, link) {
+            if (waiter->request == request) {
+                waiter_free(waiter);
+                return true;
+            }
+        }
+    }
+    return false; /* a call for it is on its way, and will be answered in vain */
+}
+
+void waits_drain(struct api *api) {
+    struct waits *waits = api->waits;
+    list_for_each(waiter, &waits->streams, struct waiter, link) {
+        http_stream_end(waiter->request);
+        waiter_free(waiter);
+    }
+    list_for_each(late, &waits->results, struct waiter, link) {
+        late->until_ms = 0;
+    }
+    on_ended(waits, &(struct work_end){ .status = DJ_UNAVAILABLE });
+}
