@@ -46,6 +46,31 @@ CALL(CALL_WORKER_ENDPOINTS, "worker_endpoints",
      "select * from durable_internal.worker_endpoints($1)", DB_UUID);
 CALL(CALL_ENDPOINT_WELL, "endpoint_well", "select durable_internal.endpoint_well($1, $2)", DB_UUID,
      DB_TEXT);
+CALL(CALL_COMMIT_OPS, "commit_ops", "select * from durable_internal.commit_ops($1, $2, $3, $4)",
+     DB_UUID_ARRAY, DB_INT8_ARRAY, DB_UUID_ARRAY, DB_JSONB_ARRAY);
+CALL(CALL_REFUSE_OPS, "refuse_ops", "select durable_internal.refuse_ops($1, $2, $3, $4)", DB_UUID,
+     DB_INT8, DB_UUID, DB_TEXT);
+CALL(CALL_COMMIT_REF, "commit_ref", "select durable_internal.commit_ref($1, $2, $3, $4)", DB_UUID,
+     DB_INT8, DB_UUID, DB_INT4);
+CALL(CALL_API_STATE, "api_state", "select durable_internal.state_text($1, $2, $3)", DB_TEXT,
+     DB_TEXT, DB_JSONB);
+CALL(CALL_ENDPOINT_PUT, "endpoint_put",
+     "select secret from durable_internal.endpoint_put(durable_internal.session_namespace(), $1, "
+     "$2, $3, $4, $5 * interval "
+     "'1 ms')",
+     DB_TEXT, DB_TEXT, DB_BOOL, DB_INT4, DB_INT8);
+CALL(CALL_ENDPOINT_ROTATE, "endpoint_rotate",
+     "select durable_internal.endpoint_rotate(durable_internal.session_namespace(), $1)", DB_TEXT);
+CALL(CALL_ENDPOINT_SYNCED, "endpoint_synced",
+     "select durable_internal.endpoint_synced(durable_internal.session_namespace(), $1, $2, $3)",
+     DB_TEXT, DB_TEXT, DB_JSONB);
+CALL(CALL_ENDPOINT_TARGET, "endpoint_target", "select * from durable_internal.endpoint_target($1)",
+     DB_TEXT);
+CALL(CALL_ENDPOINT_TEXT, "endpoint_text", "select durable_internal.endpoint_text($1)", DB_TEXT);
+CALL(CALL_ENDPOINT_CHANGE, "endpoint_change", "select durable_internal.endpoint_change($1, $2)",
+     DB_TEXT, DB_TEXT);
+const struct db_call CALL_ENDPOINTS_TEXT = { .name = "endpoints_text",
+                                             .sql = "select durable_internal.endpoints_text()" };
 CALL(CALL_RUN_OP, "run_op", "select durable_internal.run_op($1, $2)", DB_UUID, DB_JSONB);
 const struct db_call CALL_COMMIT_SECRET = { .name = "commit_secret",
                                             .sql = "select durable_internal.commit_secret()" };

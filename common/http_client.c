@@ -165,7 +165,7 @@ static size_t take_body(char *bytes, size_t size, size_t count, void *context) {
     return length;
 }
 
-static dj_status call_configure(struct http_call *call, const struct http_request *request) {
+static dj_status call_configure(struct http_call *call, const struct http_request_out *request) {
     CURL *easy = call->easy;
     for (int i = 0; i < request->header_count; i++) {
         struct curl_slist *longer = curl_slist_append(call->headers, request->headers[i]);
@@ -193,7 +193,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_OPENSOCKETDATA, call);
     SET(CURLOPT_WRITEFUNCTION, take_body);
     SET(CURLOPT_WRITEDATA, call);
-    if (call->body != NULL) {
+    if (strcmp(request->method, "POST") == 0) {
         SET(CURLOPT_POST, 1L);
         SET(CURLOPT_POSTFIELDS, call->body);
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_length);
@@ -203,7 +203,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     return ok ? DJ_OK : dj_fail(DJ_INVALID_ARGUMENT, "curl refuses the request: %s", call->error);
 }
 
-dj_status http_client_send(struct http_client *client, const struct http_request *request,
+dj_status http_client_send(struct http_client *client, const struct http_request_out *request,
                            http_done_fn done, void *context, struct http_call **ret_call) {
     struct http_call *call = calloc(1, sizeof *call);
     CURL *easy = curl_easy_init();

@@ -16,7 +16,7 @@
 struct http_client;
 struct http_call;
 
-struct http_request {
+struct http_request_out {
     const char *method; /* "GET" or "POST" */
     const char *url;
     const char *headers[HTTP_HEADERS_MAX]; /* "name: value" */
@@ -52,7 +52,7 @@ void http_client_free(
 /** Sends a request; `done` runs later, exactly once, unless the call is dropped. What `request`
  * points to is copied, its body taken on any outcome. */
 MUST_CHECK dj_status http_client_send(struct http_client *client,
-                                      const struct http_request *request, http_done_fn done,
+                                      const struct http_request_out *request, http_done_fn done,
                                       void *context, struct http_call **ret_call);
 
 /** Cuts a call off; its callback does not run any more. */

@@ -399,7 +399,7 @@ static dj_status call_send(struct endpoints *endpoints, struct endpoint_call *ca
     DJ_TRY(commit_token_print(&endpoints->secret, &lease, &token));
     DJ_TRY(protocol_request(run, endpoints->commit_url, token.data, &body));
     DJ_TRY(sign(call->endpoint, run, &body, &id, &timestamp, &signature));
-    struct http_request request = {
+    struct http_request_out request = {
         .method = "POST",
         .url = call->endpoint->url,
         .headers = { "content-type: application/json", "accept: application/json",

@@ -128,7 +128,7 @@ begin
         name := op ->> 'name';
         answer := '{}';
         if op ->> 'op' in ('step', 'state', 'send_event', 'wait_event', 'wait_any', 'sleep', 'child', 'step_retry') then
-            perform durable_internal.check_name('name', name);
+            perform durable_internal.check_name('name', regexp_replace(name, '#[0-9]{1,5}$', ''));  -- name#2, name#3 …
         end if;
         case op ->> 'op'
         when 'step' then

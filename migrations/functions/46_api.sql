@@ -2,13 +2,15 @@
 -- the client as it is. All but start_batch, ended_runs and stream_tails work in the namespace that as_namespace has set
 -- for the transaction.
 
--- Refuses a login that as_namespace means nothing to: all keys would act in one namespace. Called once a connection.
+-- Sets how the session plans, and refuses a login that as_namespace means nothing to: all keys would act in one namespace.
+-- Called once a connection.
 -- Raises DJ006.
 create or replace function durable_internal.api_session()
 returns void
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform durable_internal.plan_by_index();
     if not pg_has_role(session_user, 'durable_api', 'member') then
         perform durable_internal.fail('DJ006', format('role %s is not a member of durable_api', session_user),
             format('As owner: grant durable_api to %I', session_user));
@@ -105,7 +107,7 @@ begin
                coalesce(q.paused, false) as paused,
                exists (select from durable_internal.worker w
                         where w.alive and not w.draining and w.namespace_id = k.namespace
-                          and k.job = any (w.jobs) and (w.queues is null or k.queue = any (w.queues))) as served
+                          and k.job = any (w.jobs || w.endpoint_jobs) and (w.queues is null or k.queue = any (w.queues))) as served
           from (select distinct i.namespace, i.job, i.queue from item i) as k
           left join durable_internal.job j on j.namespace_id = k.namespace and j.name = k.job
           left join durable_internal.queue q on q.namespace_id = k.namespace and q.name = k.queue

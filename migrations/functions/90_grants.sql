@@ -51,7 +51,9 @@ grant execute on function
 grant execute on function
     durable_internal.as_namespace(int), durable_internal.key_find(text), durable_internal.commit_secret(),
     durable_internal.commit_ops(uuid[], bigint[], uuid[], jsonb[]),
-    durable_internal.refuse_ops(uuid, bigint, uuid, text),
+    durable_internal.refuse_ops(uuid, bigint, uuid, text), durable_internal.commit_ref(uuid, bigint, uuid, int),
+    durable_internal.state_text(text, text, jsonb), durable_internal.endpoint_text(text), durable_internal.endpoints_text(),
+    durable_internal.endpoint_target(text), durable_internal.endpoint_change(text, text),
     durable_internal.endpoint_put(int, text, text, boolean, int, interval),
     durable_internal.endpoint_rotate(int, text), durable_internal.endpoint_secrets(int, text),
     durable_internal.endpoint_synced(int, text, text, jsonb), durable_internal.endpoint_drop(int, text),

@@ -13,6 +13,7 @@
 
 #define REQUEST_BYTES_MAX (1024 * 1024 + 65536)
 #define BATCH_BYTES_MAX (16 * 1024 * 1024)
+#define COMMIT_BYTES_MAX (8 * 1024 * 1024)
 #define BATCH_RUNS_MAX 1000
 #define ROUTES_MAX 80
 
@@ -25,6 +26,8 @@ enum scope {
     SCOPE_NONE = 0, /* no key is asked for */
 };
 
+struct commits;
+struct http_client;
 struct starts;
 struct waits;
 struct keys;
@@ -36,6 +39,9 @@ struct api {
     struct keys *keys;
     struct starts *starts;
     struct waits *waits;
+    struct commits *commits;
+    struct http_client *http_client;
+    bool allow_private; /* an endpoint's address, unless its registration says otherwise */
     long long answered[ROUTES_MAX + 1][6]; /* by route and the status's first digit */
     long long runs_started;
 };
@@ -139,7 +145,7 @@ void api_reply_json(struct api *api, struct http_request *request, int status, c
                     size_t length);
 /** Sends a call whose only value is the body of a success with `status`. */
 void api_send(struct api *api, struct http_request *request, struct work *work, int status);
-void params_add_time(struct db_params *params, int64_t us);     /* FIELD_NONE: null */
+void params_add_time(struct db_params *params, int64_t us);       /* FIELD_NONE: null */
 void params_add_number(struct db_params *params, int64_t number); /* int4; FIELD_NONE: null */
 void params_add_long(struct db_params *params, int64_t number);   /* int8; FIELD_NONE: null */
 void params_add_option(struct db_params *params, const struct json_slice *slice); /* jsonb */
@@ -153,7 +159,27 @@ void waits_drain(struct api *api); /* answers all that wait */
 /* runs.c */
 void starts_open(struct api *api);
 
+/* commit.c */
+void commits_open(struct api *api);
+void commits_on_up(struct api *api); /* a connection is there */
+
 /* The routes' functions, one file a resource. */
+void commit_ops(struct api *api, struct http_request *request);
+void commit_ref(struct api *api, struct http_request *request);
+void state_get(struct api *api, struct http_request *request);
+void state_set(struct api *api, struct http_request *request);
+void state_delete(struct api *api, struct http_request *request);
+void state_increment(struct api *api, struct http_request *request);
+void state_lock(struct api *api, struct http_request *request);
+void state_unlock(struct api *api, struct http_request *request);
+void endpoints_list(struct api *api, struct http_request *request);
+void endpoints_get(struct api *api, struct http_request *request);
+void endpoints_put(struct api *api, struct http_request *request);
+void endpoints_drop(struct api *api, struct http_request *request);
+void endpoints_sync(struct api *api, struct http_request *request);
+void endpoints_rotate(struct api *api, struct http_request *request);
+void endpoints_pause(struct api *api, struct http_request *request);
+void endpoints_resume(struct api *api, struct http_request *request);
 void runs_start(struct api *api, struct http_request *request);
 void runs_start_batch(struct api *api, struct http_request *request);
 void runs_list(struct api *api, struct http_request *request);

@@ -38,11 +38,19 @@ static void forget_all(void) {
     memset(notified, 0, sizeof *notified);
 }
 
+static struct api *served;
+
+static void on_up(void) {
+    forget_all();
+    commits_on_up(served);
+}
+
 void keys_open(struct api *api) {
+    served = api;
     api->keys = calloc(1, sizeof *api->keys);
     check(api->keys != NULL);
     notified = api->keys;
-    database_on_notify(api->database, forget_all, forget_all);
+    database_on_notify(api->database, forget_all, on_up);
 }
 
 static int64_t now_ms(void) {

@@ -62,12 +62,15 @@ struct connecting {
 
 static dj_status connect_session(struct connecting *attempt) {
     static const struct db_call *const calls[] = {
-        &CALL_AS_NAMESPACE,     &CALL_KEY_FIND,       &CALL_START_BATCH,     &CALL_RUN_TEXT,
-        &CALL_RESULT_TEXT,      &CALL_ENDED_RUNS,     &CALL_RUNS_PAGE,       &CALL_TIMELINE_PAGE,
-        &CALL_STEPS_PAGE,       &CALL_ATTEMPTS_PAGE,  &CALL_LOGS_PAGE,       &CALL_WHY_TEXT,
-        &CALL_STREAM_TAILS,     &CALL_CANCEL_TEXT,    &CALL_RETRY_TEXT,      &CALL_RESCHEDULE_TEXT,
-        &CALL_BULK,             &CALL_EVENT_TEXT,     &CALL_RELEASE_KEY_TEXT, &CALL_QUEUES_TEXT,
-        &CALL_SET_QUEUE_TEXT,   &CALL_PAUSE_QUEUE_TEXT, &CALL_WORKERS_TEXT,
+        &CALL_AS_NAMESPACE,   &CALL_KEY_FIND,         &CALL_START_BATCH,      &CALL_RUN_TEXT,
+        &CALL_RESULT_TEXT,    &CALL_ENDED_RUNS,       &CALL_RUNS_PAGE,        &CALL_TIMELINE_PAGE,
+        &CALL_STEPS_PAGE,     &CALL_ATTEMPTS_PAGE,    &CALL_LOGS_PAGE,        &CALL_WHY_TEXT,
+        &CALL_STREAM_TAILS,   &CALL_CANCEL_TEXT,      &CALL_RETRY_TEXT,       &CALL_RESCHEDULE_TEXT,
+        &CALL_BULK,           &CALL_EVENT_TEXT,       &CALL_RELEASE_KEY_TEXT, &CALL_QUEUES_TEXT,
+        &CALL_SET_QUEUE_TEXT, &CALL_PAUSE_QUEUE_TEXT, &CALL_WORKERS_TEXT,     &CALL_COMMIT_SECRET,
+        &CALL_COMMIT_OPS,     &CALL_REFUSE_OPS,       &CALL_COMMIT_REF,       &CALL_API_STATE,
+        &CALL_ENDPOINT_PUT,   &CALL_ENDPOINT_ROTATE,  &CALL_ENDPOINT_SYNCED,  &CALL_ENDPOINT_TARGET,
+        &CALL_ENDPOINT_TEXT,  &CALL_ENDPOINT_CHANGE,  &CALL_ENDPOINTS_TEXT,
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
     AUTO(pgresult)
@@ -286,9 +289,8 @@ dj_status database_open(struct event_base *base, const char *conninfo, int conne
     for (int i = 0; i < connections; i++) {
         struct line *line = &database->lines[i];
         line->database = database;
-        line->pipeline = (struct db_pipeline){ .on_broken = on_broken,
-                                               .on_notify = on_notify,
-                                               .context = line };
+        line->pipeline =
+            (struct db_pipeline){ .on_broken = on_broken, .on_notify = on_notify, .context = line };
         list_init(&line->pipeline.sent);
         line->retry = event_new(base, -1, 0, on_retry, line);
         check(line->retry != NULL);

@@ -2,6 +2,7 @@
  * database are made on threads of their own. */
 #include "common/check.h"
 #include "common/config.h"
+#include "common/http_client.h"
 #include "common/log.h"
 #include "server/api/api.h"
 #include <malloc.h>
@@ -19,8 +20,8 @@ static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_ma
     if (status != DJ_OK && status != DJ_SUSPENDED) {
         return status;
     }
-    *ret_body_bytes_max = request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX
-                                                              : request->route->body_bytes_max;
+    *ret_body_bytes_max =
+        request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
     return DJ_OK;
 }
 
@@ -51,6 +52,7 @@ static void on_drain(evutil_socket_t signal, short what, void *context) {
 struct settings {
     const char *conninfo, *listen, *unix_path;
     int connections;
+    bool allow_private;
     struct http_limits limits;
 };
 
@@ -75,6 +77,9 @@ static dj_status run(const struct settings *settings) {
     DJ_TRY(database_open(api.base, settings->conninfo, settings->connections, &api.database));
     keys_open(&api);
     starts_open(&api);
+    commits_open(&api);
+    api.allow_private = settings->allow_private;
+    DJ_TRY(http_client_new(api.base, &api.http_client));
     waits_open(&api);
     struct event *terminate = evsignal_new(api.base, SIGTERM, on_drain, NULL);
     struct event *interrupt = evsignal_new(api.base, SIGINT, on_drain, NULL);
@@ -133,6 +138,12 @@ int main(int argc, char **argv) {
           .target = &settings.connections,
           .min = 1,
           .max = 64 },
+        { .flag = "allow-private",
+          .environment = "DURABLE_ALLOW_PRIVATE",
+          .kind = CONFIG_SWITCH,
+          .help = "endpoints may have addresses of private networks, unless their registration "
+                  "says otherwise",
+          .target = &settings.allow_private },
         { .flag = "max-clients",
           .environment = "DURABLE_MAX_CLIENTS",
           .value_name = "N",

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #define TICK_MS 250
+#define TICK_MS_MIN 2 /* after a new one came: it may be a short one */
 #define WAIT_MS_MAX 600000
 #define RESULTS_A_TICK 1000
 #define STREAMS_A_TICK 64
@@ -35,6 +36,7 @@ struct waits {
     struct api *api;
     struct event *tick;
     struct list results, streams;
+    int64_t tick_ms; /* doubles with each look, until somebody new waits */
     uint64_t number;
     bool asking_results, asking_streams;
 };
@@ -46,11 +48,18 @@ static int64_t now_ms(void) {
 }
 
 static void tick_later(struct waits *waits) {
-    struct timeval delay = { .tv_usec = TICK_MS * 1000 };
+    struct timeval delay = { .tv_usec = waits->tick_ms * 1000 };
     bool anybody = !list_is_empty(&waits->results) || !list_is_empty(&waits->streams);
     if (anybody && event_pending(waits->tick, EV_TIMEOUT, NULL) == 0) {
         (void)event_add(waits->tick, &delay);
     }
+}
+
+/* Somebody new waits: look soon. */
+static void tick_soon(struct waits *waits) {
+    waits->tick_ms = TICK_MS_MIN;
+    (void)event_del(waits->tick);
+    tick_later(waits);
 }
 
 static void waiter_free(struct waiter *waiter) {
@@ -94,7 +103,7 @@ static void on_look(void *context, const struct work_end *end) {
     if (!ended && go_on && now_ms() < waiter->until_ms) {
         list_remove(&waiter->link);
         list_push(&waits->results, &waiter->link);
-        tick_later(waits);
+        tick_soon(waits);
         return;
     }
     struct api *api = waiter->api;
@@ -314,6 +323,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
         ask_results(waits);
     }
     keep_alive(waits);
+    waits->tick_ms = waits->tick_ms * 2 < TICK_MS ? waits->tick_ms * 2 : TICK_MS;
     if (!waits->asking_streams && !list_is_empty(&waits->streams)) {
         ask_streams(waits);
     }
@@ -377,6 +387,7 @@ void waits_open(struct api *api) {
     api->waits = calloc(1, sizeof *api->waits);
     check(api->waits != NULL);
     api->waits->api = api;
+    api->waits->tick_ms = TICK_MS;
     list_init(&api->waits->results);
     list_init(&api->waits->streams);
     api->waits->tick = event_new(api->base, -1, 0, on_tick, api->waits);

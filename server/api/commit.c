@@ -1,0 +1,420 @@
+/* commit.url of docs/protocol.md: what handlers commit while they run. A request carries the
+ * commits of many runs, and those of many requests that gather while a transaction is on its way go
+ * together in the next one. A token says whose they are: no key is asked for.
+ *
+ * If the database refuses what one run has to commit, each is said again alone, and the one that is
+ * refused then is told so; too much of it ends its run. A lease that somebody's open transaction
+ * holds is tried again for a second. When the fate of a commit is not known, the request is
+ * answered with 503 and the SDK says it again: what was committed is known by its name. */
+#include "server/api/api.h"
+
+#include "common/check.h"
+#include "common/commit_token.h"
+#include "common/db_rows.h"
+#include "common/log.h"
+#include "common/text.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define TOGETHER_MAX 512
+#define TOGETHER_BYTES_MAX (8 * 1024 * 1024)
+#define COMMITS_MAX 1000 /* of one request */
+#define BUSY_MS 20
+#define BUSY_TRIES_MAX 50
+
+struct item {
+    struct list link;
+    struct committing *owner;
+    struct lease_name lease;
+    char *ops; /* in the request's body */
+    size_t ops_length;
+    char *answer; /* ours; NULL: not yet */
+    int busy_tries;
+};
+
+struct committing {
+    struct api *api;
+    struct http_request *request;
+    struct item *items;
+    int count, left;
+    bool unavailable;
+};
+
+struct together {
+    struct commits *from;
+    struct list members;
+    int count;
+};
+
+struct commits {
+    struct api *api;
+    struct list waiting, busy;
+    bool asked; /* a call is in the queue, and will take what waits */
+    struct event *busy_timer;
+    struct commit_secret secret;
+};
+
+static void commits_ask(struct commits *commits);
+static void item_alone(struct item *item);
+
+static void committing_reply(struct committing *committing) {
+    struct api *api = committing->api;
+    struct buf body;
+    buf_init(&body, SIZE_MAX / 2);
+    dj_status status = buf_add_text(&body, "{\"commits\":[");
+    for (int i = 0; i < committing->count; i++) {
+        if (status == DJ_OK && committing->items[i].answer != NULL) {
+            status = buf_addf(&body, "%s%s", i == 0 ? "" : ",", committing->items[i].answer);
+        }
+        free(committing->items[i].answer);
+    }
+    if (status == DJ_OK) {
+        status = buf_add_text(&body, "]}");
+    }
+    if (committing->unavailable || status != DJ_OK) {
+        problem_reply_status(api, committing->request, DJ_UNAVAILABLE,
+                             "the fate of the commits is not known; say them again");
+    } else {
+        api_reply_json(api, committing->request, 200, body.data, body.length);
+    }
+    buf_done(&body);
+    free(committing->items);
+    free(committing);
+}
+
+/* `answer` is taken. */
+static void item_end(struct item *item, char *answer) {
+    item->answer = answer;
+    item->owner->unavailable = item->owner->unavailable || answer == NULL;
+    if (--item->owner->left == 0) {
+        committing_reply(item->owner);
+    }
+}
+
+static void item_refused(struct item *item, dj_status status, const char *message) {
+    struct buf text;
+    buf_init(&text, 8192);
+    dj_status printed = buf_addf(&text, "{\"code\":\"%s\",\"message\":", status_code(status));
+    if (printed == DJ_OK) {
+        printed = buf_add_json(&text, message);
+    }
+    if (printed == DJ_OK) {
+        printed = buf_add_text(&text, "}");
+    }
+    item_end(item, printed == DJ_OK ? buf_take(&text) : NULL);
+    buf_done(&text);
+}
+
+/* Once more than a limit allows is as much the next time: the run is not tried again. */
+static void on_refused(void *context, const struct work_end *end) {
+    struct item *item = context;
+    if (end->status != DJ_OK) {
+        item_end(item, NULL);
+        return;
+    }
+    item_refused(item, DJ_TOO_LARGE, "what the run has to commit is too large; the run has failed");
+}
+
+static void item_refuse_run(struct item *item, const char *message) {
+    struct work *work = work_new(&CALL_REFUSE_OPS, /* namespace_id= */ 0);
+    params_add_uuid(work_params(work), &item->lease.run_id);
+    params_add_int8(work_params(work), item->lease.fence);
+    params_add_uuid(work_params(work), &item->lease.worker_id);
+    params_add_text(work_params(work), message);
+    database_send(item->owner->api->database, work, on_refused, item);
+}
+
+static void item_busy(struct commits *commits, struct item *item) {
+    if (++item->busy_tries > BUSY_TRIES_MAX) {
+        item_end(item, NULL);
+        return;
+    }
+    list_push(&commits->busy, &item->link);
+    if (!event_pending(commits->busy_timer, EV_TIMEOUT, NULL)) {
+        struct timeval rest = { .tv_usec = BUSY_MS * 1000 };
+        (void)event_add(commits->busy_timer, &rest);
+    }
+}
+
+static void on_busy_timer(evutil_socket_t fd, short what, void *context) {
+    struct commits *commits = context;
+    (void)fd;
+    (void)what;
+    list_splice(&commits->busy, &commits->waiting);
+    commits_ask(commits);
+}
+
+/* The members in the order in which they were sent. */
+static dj_status read_answers(struct together *together, const PGresult *rows) {
+    struct item *items[TOGETHER_MAX];
+    int count = 0;
+    while (!list_is_empty(&together->members)) {
+        items[count] = list_first(&together->members, struct item, link);
+        list_remove(&items[count++]->link);
+    }
+    dj_status status = PQntuples(rows) == count ? DJ_OK
+                                                : dj_fail(DJ_INTERNAL, "%d answers to %d commits",
+                                                          PQntuples(rows), count);
+    for (int row = 0; row < count; row++) {
+        int32_t n = 0;
+        const char *text = NULL;
+        size_t length = 0;
+        if (status == DJ_OK) {
+            status = rows_int4(rows, row, 0, &n);
+        }
+        if (status == DJ_OK) {
+            status = rows_jsonb_text(rows, row, 1, &text, &length);
+        }
+        struct item *item = items[status == DJ_OK ? n - 1 : row];
+        if (status != DJ_OK) {
+            item_end(item, NULL);
+        } else if (strcmp(text, "{\"code\": \"busy\"}") == 0) {
+            item_busy(together->from, item);
+        } else {
+            item_end(item, strdup(text));
+        }
+    }
+    return status;
+}
+
+static void on_committed(void *context, const struct work_end *end) {
+    struct together *together = context;
+    struct commits *commits = together->from;
+    if (list_is_empty(&together->members)) { /* no connection took the call */
+        commits->asked = false;
+        list_splice(&commits->waiting, &together->members);
+    }
+    if (end->status == DJ_OK) {
+        if (read_answers(together, end->rows) != DJ_OK) {
+            log_error("commits.unreadable", "reason", dj_error_message());
+        }
+    } else {
+        bool refused = end->status != DJ_UNAVAILABLE;
+        while (!list_is_empty(&together->members)) {
+            struct item *item = list_first(&together->members, struct item, link);
+            list_remove(&item->link);
+            if (!refused) {
+                item_end(item, NULL);
+            } else if (together->count > 1) {
+                item_alone(item);
+            } else if (end->status == DJ_TOO_LARGE) {
+                item_refuse_run(item, end->message);
+            } else {
+                item_refused(item, end->status, end->message);
+            }
+        }
+    }
+    free(together);
+}
+
+static void add_items(struct db_params *params, const struct list *members) {
+#define ARRAY(type, add)                                                                           \
+    params_array_begin(params, type);                                                              \
+    list_for_each(item, members, struct item, link) {                                              \
+        add;                                                                                       \
+    }                                                                                              \
+    params_array_end(params)
+    ARRAY(DB_UUID, params_array_uuid(params, &item->lease.run_id));
+    ARRAY(DB_INT8, params_array_int8(params, item->lease.fence));
+    ARRAY(DB_UUID, params_array_uuid(params, &item->lease.worker_id));
+    ARRAY(DB_JSONB, params_array_jsonb(params, item->ops));
+#undef ARRAY
+}
+
+/* A connection takes the call: those that wait now go with it. */
+static void on_fill(void *context, struct db_params *params) {
+    struct together *together = context;
+    struct commits *commits = together->from;
+    size_t bytes = 0;
+    commits->asked = false;
+    while (!list_is_empty(&commits->waiting) && together->count < TOGETHER_MAX) {
+        struct item *item = list_first(&commits->waiting, struct item, link);
+        bytes += item->ops_length;
+        if (together->count > 0 && bytes > TOGETHER_BYTES_MAX) {
+            break;
+        }
+        list_remove(&item->link);
+        list_push(&together->members, &item->link);
+        together->count++;
+    }
+    add_items(params, &together->members);
+    if (!list_is_empty(&commits->waiting)) {
+        commits_ask(commits);
+    }
+}
+
+static struct together *together_new(struct commits *commits) {
+    struct together *together = calloc(1, sizeof *together);
+    check(together != NULL);
+    together->from = commits;
+    list_init(&together->members);
+    return together;
+}
+
+static void commits_ask(struct commits *commits) {
+    if (commits->asked || list_is_empty(&commits->waiting)) {
+        return;
+    }
+    commits->asked = true;
+    struct work *work = work_new(&CALL_COMMIT_OPS, /* namespace_id= */ 0);
+    work_fill_late(work, on_fill);
+    database_send(commits->api->database, work, on_committed, together_new(commits));
+}
+
+static void item_alone(struct item *item) {
+    struct together *together = together_new(item->owner->api->commits);
+    struct work *work = work_new(&CALL_COMMIT_OPS, /* namespace_id= */ 0);
+    list_push(&together->members, &item->link);
+    together->count = 1;
+    add_items(work_params(work), &together->members);
+    database_send(item->owner->api->database, work, on_committed, together);
+}
+
+/* Reading. */
+
+static dj_status item_read(struct commits *commits, char *text, size_t length, struct item *item) {
+    char *token = NULL;
+    struct json_slice ops = { .text = NULL };
+    const struct field fields[] = {
+        { .name = "token", .kind = FIELD_TEXT, .target = &token, .required = true },
+        { .name = "ops", .kind = FIELD_OPTION, .target = &ops },
+        { .name = NULL },
+    };
+    DJ_TRY(fields_read("commits[]", text, length, fields));
+    DJ_TRY(commit_token_read(&commits->secret, token, strlen(token), &item->lease));
+    if (ops.text == NULL) {
+        item->ops = (char *)"[]";
+    } else {
+        item->ops = (char *)ops.text;
+        item->ops[ops.length] = '\0'; /* a bracket, a comma or a space: it was read */
+    }
+    item->ops_length = strlen(item->ops);
+    return DJ_OK;
+}
+
+static dj_status committing_read(struct commits *commits, struct committing *committing) {
+    struct http_request *request = committing->request;
+    struct json_slice list = { .text = NULL };
+    const struct field fields[] = {
+        { .name = "commits",
+          .kind = FIELD_OPTION,
+          .target = &list,
+          .required = true,
+          .bytes_max = COMMIT_BYTES_MAX },
+        { .name = NULL },
+    };
+    DJ_TRY(fields_read("the body", request->body, request->body_length, fields));
+    if (list.text == NULL) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "commits is missing; a list is allowed");
+    }
+    struct json_walk walk;
+    struct json_slice none, value;
+    bool more = true;
+    DJ_TRY(json_walk_begin(&walk, "commits", list.text, list.length, false));
+    for (;;) {
+        DJ_TRY(json_walk_next(&walk, &more, &none, &value));
+        if (!more) {
+            return DJ_OK;
+        }
+        if (committing->count == COMMITS_MAX) {
+            return dj_fail(DJ_INVALID_ARGUMENT, "commits has more than %d items", COMMITS_MAX);
+        }
+        struct item *item = &committing->items[committing->count++];
+        *item = (struct item){ .owner = committing };
+        DJ_TRY(item_read(commits, (char *)value.text, value.length, item));
+    }
+}
+
+void commit_ops(struct api *api, struct http_request *request) {
+    struct commits *commits = api->commits;
+    if (body_check(api, request) != DJ_OK) {
+        return;
+    }
+    if (commits->secret.length == 0) {
+        problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
+        return;
+    }
+    struct committing *committing = calloc(1, sizeof *committing);
+    check(committing != NULL);
+    committing->api = api;
+    committing->request = request;
+    committing->items = calloc(COMMITS_MAX, sizeof *committing->items);
+    check(committing->items != NULL);
+    dj_status status = committing_read(commits, committing);
+    if (status != DJ_OK || committing->count == 0) {
+        if (status == DJ_OK) {
+            api_reply_json(api, request, 200, "{\"commits\":[]}", strlen("{\"commits\":[]}"));
+        } else {
+            problem_reply_status(api, request, status, dj_error_message());
+        }
+        free(committing->items);
+        free(committing);
+        return;
+    }
+    committing->left = committing->count;
+    for (int i = 0, count = committing->count; i < count; i++) {
+        list_push(&commits->waiting, &committing->items[i].link);
+    }
+    commits_ask(commits);
+}
+
+/* GET: what an entry with a `ref` holds. */
+void commit_ref(struct api *api, struct http_request *request) {
+    struct lease_name lease;
+    int64_t place = FIELD_NONE;
+    const struct field fields[] = {
+        { .name = "ref",
+          .kind = FIELD_INT,
+          .target = &place,
+          .min = 1,
+          .max = 10000,
+          .required = true },
+        { .name = NULL },
+    };
+    const char *token = request->authorization;
+    if (api->commits->secret.length == 0 || token == NULL || strncmp(token, "Bearer ", 7) != 0 ||
+        commit_token_read(&api->commits->secret, token + 7, strlen(token + 7), &lease) != DJ_OK) {
+        problem_reply(api, request, PROBLEM_UNAUTHORIZED, "WWW-Authenticate: Bearer\r\n",
+                      "the token is none of ours");
+        return;
+    }
+    dj_status status = query_read(request->query, fields);
+    if (status != DJ_OK) {
+        problem_reply_status(api, request, status, dj_error_message());
+        return;
+    }
+    struct work *work = work_new(&CALL_COMMIT_REF, /* namespace_id= */ 0);
+    params_add_uuid(work_params(work), &lease.run_id);
+    params_add_int8(work_params(work), lease.fence);
+    params_add_uuid(work_params(work), &lease.worker_id);
+    params_add_int4(work_params(work), (int32_t)place);
+    api_send(api, request, work, 200);
+}
+
+static void on_secret(void *context, const struct work_end *end) {
+    struct commits *commits = context;
+    const char *text;
+    size_t length;
+    if (end->status == DJ_OK && rows_text(end->rows, 0, 0, &text, &length) == DJ_OK && length > 0 &&
+        length <= COMMIT_SECRET_BYTES_MAX) {
+        memcpy(commits->secret.bytes, text, length);
+        commits->secret.length = length;
+    }
+}
+
+void commits_on_up(struct api *api) {
+    if (api->commits->secret.length == 0) {
+        database_send(api->database, work_new(&CALL_COMMIT_SECRET, 0), on_secret, api->commits);
+    }
+}
+
+void commits_open(struct api *api) {
+    struct commits *commits = calloc(1, sizeof *commits);
+    check(commits != NULL);
+    commits->api = api;
+    list_init(&commits->waiting);
+    list_init(&commits->busy);
+    commits->busy_timer = event_new(api->base, -1, 0, on_busy_timer, commits);
+    check(commits->busy_timer != NULL);
+    api->commits = commits;
+}
