@@ -1,0 +1,3 @@
+module github.com/stackshift-cloud/jobs-go
+
+go 1.19
