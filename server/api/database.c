@@ -71,7 +71,7 @@ static dj_status connect_session(struct connecting *attempt) {
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
     AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn, "set lock_timeout = '1s'; set statement_timeout = '30s'; "
+    PGresult *set = PQexec(attempt->conn, "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
                                           "set idle_in_transaction_session_timeout = '10s'; "
                                           "listen durable_keys");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {
