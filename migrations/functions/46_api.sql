@@ -531,3 +531,84 @@ begin
               from durable.workers w);
 end
 $$;
+
+-- A value of the namespace. Raises DJ001; DJ003: it is absent.
+create or replace function durable_internal.api_state_get(key text, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    got record;
+begin
+    select g.value, g.version, g.expires_at into got from durable.state_get(api_state_get.key) as g;
+    if got.version is null then
+        perform durable_internal.fail('DJ003', 'the key is absent');
+    end if;
+    return case when payloads then jsonb_build_object('key', key, 'value', got.value, 'version', got.version, 'expiresAt',
+                                                      durable_internal.json_time(got.expires_at))
+                else jsonb_build_object('key', key, 'version', got.version, 'expiresAt',
+                                        durable_internal.json_time(got.expires_at)) end::text;
+end
+$$;
+
+-- Sets a value, and answers it as it is now. Raises what durable.state_set does.
+create or replace function durable_internal.api_state_set(key text, value jsonb, expires_at timestamptz, if_version bigint,
+                                                          payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.state_set(key, value, expires_at, if_version);
+    return durable_internal.api_state_get(key, payloads);
+end
+$$;
+
+-- Deletes a value. Raises DJ001; DJ003: it is absent.
+create or replace function durable_internal.api_state_delete(key text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_delete(key) then
+        perform durable_internal.fail('DJ003', 'the key is absent');
+    end if;
+    return jsonb_build_object('key', key, 'deleted', true)::text;
+end
+$$;
+
+-- Adds to a counter, and answers it as it is now: a sum is shown whatever the key's scopes are, for it was asked for.
+create or replace function durable_internal.api_state_increment(key text, by bigint, expires_at timestamptz)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.state_increment(key, by, expires_at);
+    return durable_internal.api_state_get(key, true);
+end
+$$;
+
+-- Takes a lock. Raises DJ001; DJ006: another has it.
+create or replace function durable_internal.api_state_lock(key text, owner text, ttl interval)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_lock(key, owner, ttl) then
+        perform durable_internal.fail('DJ006', 'the lock is held by another owner');
+    end if;
+    return jsonb_build_object('key', key, 'owner', owner, 'locked', true)::text;
+end
+$$;
+
+-- Frees a lock. Raises DJ001; DJ006: the owner does not have it.
+create or replace function durable_internal.api_state_unlock(key text, owner text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_unlock(key, owner) then
+        perform durable_internal.fail('DJ006', 'the owner does not hold the lock');
+    end if;
+    return jsonb_build_object('key', key, 'owner', owner, 'unlocked', true)::text;
+end
+$$;

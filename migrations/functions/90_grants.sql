@@ -70,5 +70,9 @@ grant execute on function
     durable_internal.event_text(text, jsonb, text, text), durable_internal.release_key_text(text),
     durable_internal.queues_text(),
     durable_internal.set_queue_text(text, int, int, int, interval, int, text, jsonb, int, jsonb, text),
-    durable_internal.pause_queue_text(text, boolean), durable_internal.workers_text()
+    durable_internal.pause_queue_text(text, boolean), durable_internal.workers_text(),
+    durable_internal.api_state_get(text, boolean), durable_internal.api_state_delete(text),
+    durable_internal.api_state_set(text, jsonb, timestamptz, bigint, boolean),
+    durable_internal.api_state_increment(text, bigint, timestamptz),
+    durable_internal.api_state_lock(text, text, interval), durable_internal.api_state_unlock(text, text)
     to durable_api;

@@ -68,6 +68,8 @@ static dj_status connect_session(struct connecting *attempt) {
         &CALL_STREAM_TAILS,     &CALL_CANCEL_TEXT,    &CALL_RETRY_TEXT,      &CALL_RESCHEDULE_TEXT,
         &CALL_BULK,             &CALL_EVENT_TEXT,     &CALL_RELEASE_KEY_TEXT, &CALL_QUEUES_TEXT,
         &CALL_SET_QUEUE_TEXT,   &CALL_PAUSE_QUEUE_TEXT, &CALL_WORKERS_TEXT,
+        &CALL_API_STATE_GET,    &CALL_API_STATE_SET,  &CALL_API_STATE_DELETE,
+        &CALL_API_STATE_INCREMENT, &CALL_API_STATE_LOCK, &CALL_API_STATE_UNLOCK,
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
     AUTO(pgresult)

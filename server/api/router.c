@@ -34,12 +34,12 @@ const struct route routes[] = {
 
     { "POST", "/v1/events", SCOPE_START, events_send, REQUEST_BYTES_MAX },
 
-    { "GET", "/v1/state/{key}", SCOPE_READ, NULL, 0 },
-    { "PUT", "/v1/state/{key}", SCOPE_START, NULL, REQUEST_BYTES_MAX },
-    { "DELETE", "/v1/state/{key}", SCOPE_START, NULL, 0 },
-    { "POST", "/v1/state/{key}/increment", SCOPE_START, NULL, REQUEST_BYTES_MAX },
-    { "POST", "/v1/state/{key}/lock", SCOPE_START, NULL, REQUEST_BYTES_MAX },
-    { "POST", "/v1/state/{key}/unlock", SCOPE_START, NULL, REQUEST_BYTES_MAX },
+    { "GET", "/v1/state/{key}", SCOPE_READ, state_get, 0 },
+    { "PUT", "/v1/state/{key}", SCOPE_START, state_set, REQUEST_BYTES_MAX },
+    { "DELETE", "/v1/state/{key}", SCOPE_START, state_delete, 0 },
+    { "POST", "/v1/state/{key}/increment", SCOPE_START, state_increment, REQUEST_BYTES_MAX },
+    { "POST", "/v1/state/{key}/lock", SCOPE_START, state_lock, REQUEST_BYTES_MAX },
+    { "POST", "/v1/state/{key}/unlock", SCOPE_START, state_unlock, REQUEST_BYTES_MAX },
 
     { "GET", "/v1/queues", SCOPE_READ, queues_list, 0 },
     { "PUT", "/v1/queues/{name}", SCOPE_OPERATE, queues_set, REQUEST_BYTES_MAX },

@@ -367,6 +367,33 @@ static void queues_are_set_paused_and_resumed(void **state) {
     CALL(400, "PUT", "/v1/queues/q", operator_key, "{\"maxAttempts\":-1}");
 }
 
+static void state_is_kept_counted_and_locked(void **state) {
+    (void)state;
+    CALL(404, "GET", "/v1/state/a%2Fb", reader, NULL);
+    CALL(200, "PUT", "/v1/state/a%2Fb", starter, "{\"value\":{\"n\":1.10},\"expiresAt\":\"2030-01-01T00:00:00Z\",\"ifVersion\":0}");
+    assert_field(&answer, "/key", "a/b");
+    assert_field(&answer, "/expiresAt", "2030-01-01T00:00:00.000Z");
+    CALL(409, "PUT", "/v1/state/a%2Fb", starter, "{\"value\":1,\"ifVersion\":0}");
+    REFUSED(409, "conflict", "");
+    CALL(400, "PUT", "/v1/state/a%2Fb", starter, "{}");
+    CALL(200, "GET", "/v1/state/a%2Fb", reader, NULL);
+    assert_non_null(strstr(answer.body, "1.10"));
+    CALL(200, "GET", "/v1/state/a%2Fb", blind, NULL);
+    assert_null(strstr(answer.body, "1.10"));
+    CALL(404, "GET", "/v1/state/a%2Fb", foreign, NULL);
+    CALL(404, "DELETE", "/v1/state/a%2Fb", foreign, NULL);
+    CALL(200, "DELETE", "/v1/state/a%2Fb", starter, NULL);
+    CALL(404, "DELETE", "/v1/state/a%2Fb", starter, NULL);
+    CALL(200, "POST", "/v1/state/n/increment", starter, NULL);
+    CALL(200, "POST", "/v1/state/n/increment", starter, "{\"by\":41}");
+    assert_field(&answer, "/value", "42");
+    CALL(200, "POST", "/v1/state/l/lock", starter, "{\"owner\":\"me\",\"ttl\":\"1h\"}");
+    CALL(409, "POST", "/v1/state/l/lock", starter, "{\"owner\":\"you\",\"ttl\":\"1h\"}");
+    CALL(409, "POST", "/v1/state/l/unlock", starter, "{\"owner\":\"you\"}");
+    CALL(200, "POST", "/v1/state/l/unlock", starter, "{\"owner\":\"me\"}");
+    CALL(400, "POST", "/v1/state/l/lock", starter, "{\"owner\":\"you\"}");
+}
+
 static void each_scope_opens_its_routes_and_no_others(void **state) {
     (void)state;
     const char *id = started(admin, "{\"job\":\"scoped\",\"payload\":\"canary\"}");
@@ -540,6 +567,7 @@ int main(void) {
         cmocka_unit_test(a_run_is_steered),
         cmocka_unit_test(runs_are_listed_page_by_page),
         cmocka_unit_test(queues_are_set_paused_and_resumed),
+        cmocka_unit_test(state_is_kept_counted_and_locked),
         cmocka_unit_test(each_scope_opens_its_routes_and_no_others),
         cmocka_unit_test(without_a_valid_key_all_is_401),
         cmocka_unit_test(what_is_anothers_was_never_there),
