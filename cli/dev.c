@@ -5,8 +5,11 @@
 
 #include "cli/commands.h"
 #include "cli/migrate.h"
+#include "common/auto.h"
 #include "common/config.h"
+#include "common/db_calls.h"
 #include "common/db_conn.h"
+#include "common/db_rows.h"
 #include "common/log.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,9 +28,11 @@ struct dev {
     struct config_texts modules, endpoints;
     const char *lease_ttl, *threads;
     struct dev_postgres postgres;
-    struct child scheduler, worker;
-    char programs[2][PATH_MAX];
+    struct child scheduler, worker, server;
+    char programs[3][PATH_MAX];
+    char listen[32];
     char *scheduler_argv[4];
+    char *server_argv[4];
     char *worker_argv[2 * CONFIG_TEXTS_MAX + 8];
 };
 
@@ -75,34 +79,55 @@ static dj_status open_dir(struct dev *dev, const char *dir, int *ret_lock) {
     return DJ_OK;
 }
 
-/* The key that programs will show to the server. Kept: what was told stays true. */
-static dj_status api_key(const struct dev *dev, char out[64]) {
+/* A key with all scopes, made in the database that was just set up. */
+static dj_status make_key(const struct dev *dev, char out[128]) {
+    PGconn *conn;
+    struct db_params params;
+    AUTO(pgresult) PGresult *rows = NULL;
+    const char *text;
+    size_t length;
+    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    params_init(&params);
+    params_add_text(&params, "default");
+    params_add_text(&params, "durable-dev");
+    params_add_text(&params, "read,start,operate,admin,payloads");
+    dj_status status = db_exec(conn, &CALL_KEY_CREATE, &params, &rows);
+    params_done(&params);
+    if (status == DJ_OK) {
+        status = rows_text(rows, 0, 0, &text, &length);
+    }
+    if (status == DJ_OK) {
+        (void)snprintf(out, 128, "%s", text);
+    }
+    db_conn_close(conn);
+    return status;
+}
+
+/* The key that programs show to the server. Kept: what was told stays true. */
+static dj_status api_key(const struct dev *dev, char out[128]) {
     char path[PATH_MAX + 16];
-    uint8_t bytes[16];
     (void)snprintf(path, sizeof path, "%s/api_key", dev->dir);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    ssize_t length = fd < 0 ? -1 : read(fd, out, 63);
-    if (length == 0 && getrandom(bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes) {
-        length = (ssize_t)strlen(strcpy(out, "dk_"));
-        for (size_t i = 0; i < sizeof bytes; i++) {
-            length += snprintf(out + length, 3, "%02x", bytes[i]);
-        }
-        if (write(fd, out, (size_t)length) != length) {
+    ssize_t length = fd < 0 ? -1 : read(fd, out, 127);
+    out[length > 0 ? length : 0] = '\0';
+    dj_status status = DJ_OK;
+    if (length >= 0 && strncmp(out, "dj_", 3) != 0) { /* none yet, or one of an older version */
+        status = make_key(dev, out);
+        length = (ssize_t)strlen(out);
+        if (status == DJ_OK && (ftruncate(fd, 0) != 0 || pwrite(fd, out, (size_t)length, 0) != length)) {
             length = -1;
         }
     }
     if (fd >= 0) {
         (void)close(fd);
     }
-    if (length <= 0) {
-        return dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
-    }
-    out[length] = '\0';
-    return DJ_OK;
+    DJ_TRY(status);
+    return length > 0 ? DJ_OK
+                      : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
 }
 
 static dj_status write_env(const struct dev *dev) {
-    char path[PATH_MAX + 8], key[64];
+    char path[PATH_MAX + 8], key[128];
     DJ_TRY(api_key(dev, key));
     (void)snprintf(path, sizeof path, "%s/env", dev->dir);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -139,6 +164,17 @@ static dj_status start_programs(struct dev *dev) {
     (void)snprintf(dev->scheduler.log, sizeof dev->scheduler.log, "%.4000s/scheduler.log",
                    dev->dir);
     (void)snprintf(dev->worker.log, sizeof dev->worker.log, "%.4000s/worker.log", dev->dir);
+    DJ_TRY(find_program("durable-server", "server/api", dev->programs[2]));
+    dev->server = (struct child){ .name = "durable-server",
+                                  .stop_signal = SIGTERM,
+                                  .death_signal = SIGTERM };
+    (void)snprintf(dev->server.log, sizeof dev->server.log, "%.4000s/server.log", dev->dir);
+    (void)snprintf(dev->listen, sizeof dev->listen, "127.0.0.1:%d", dev->port);
+    dev->server_argv[0] = dev->programs[2];
+    dev->server_argv[1] = "--listen";
+    dev->server_argv[2] = dev->listen;
+    dev->server.argv = dev->server_argv;
+    DJ_TRY(child_start(&dev->server));
     dev->scheduler_argv[0] = dev->programs[0];
     dev->scheduler.argv = dev->scheduler_argv;
     DJ_TRY(child_start(&dev->scheduler));
@@ -169,13 +205,13 @@ static dj_status check_modules(const struct dev *dev) {
 
 /* Until ctrl-C or SIGTERM. A child that ends by itself is started again, with a rest. */
 static void watch(struct dev *dev, const sigset_t *set) {
-    struct child *children[] = { &dev->scheduler, &dev->worker };
+    struct child *children[] = { &dev->scheduler, &dev->worker, &dev->server };
     for (;;) {
         struct timespec second = { .tv_sec = 1 };
         if (sigtimedwait(set, NULL, &second) > 0) {
             return;
         }
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 3; i++) {
             if (child_has_ended(children[i])) {
                 (void)fprintf(stderr,
                               "durable dev: %s ended by itself; starting it again. %s says why\n",
@@ -201,6 +237,7 @@ static dj_status start_all(struct dev *dev) {
 }
 
 static void stop_all(struct dev *dev) {
+    child_stop(&dev->server, 30000);
     child_stop(&dev->worker, 30000);
     child_stop(&dev->scheduler, 5000);
     dev_postgres_stop(&dev->postgres);
@@ -242,7 +279,7 @@ dj_status command_dev(int argc, char **argv) {
     };
     const struct config_command command = {
         .program = "durable dev",
-        .summary = "everything on this machine: PostgreSQL, scheduler, worker",
+        .summary = "everything on this machine: PostgreSQL, scheduler, server, worker",
         .details = "Ctrl-C stops all of it; started again, it goes on with what was there.\n"
                    "DIR/env has the lines that other programs need: set -a; . DIR/env",
         .options = options,

@@ -52,8 +52,6 @@ CALL(CALL_REFUSE_OPS, "refuse_ops", "select durable_internal.refuse_ops($1, $2, 
      DB_INT8, DB_UUID, DB_TEXT);
 CALL(CALL_COMMIT_REF, "commit_ref", "select durable_internal.commit_ref($1, $2, $3, $4)", DB_UUID,
      DB_INT8, DB_UUID, DB_INT4);
-CALL(CALL_API_STATE, "api_state", "select durable_internal.state_text($1, $2, $3)", DB_TEXT,
-     DB_TEXT, DB_JSONB);
 CALL(CALL_ENDPOINT_PUT, "endpoint_put",
      "select secret from durable_internal.endpoint_put(durable_internal.session_namespace(), $1, "
      "$2, $3, $4, $5 * interval "
@@ -300,6 +298,20 @@ CALL(CALL_SET_QUEUE_TEXT, "set_queue_text",
      DB_TEXT);
 CALL(CALL_PAUSE_QUEUE_TEXT, "pause_queue_text", "select durable_internal.pause_queue_text($1, $2)",
      DB_TEXT, DB_BOOL);
+CALL(CALL_API_STATE_GET, "api_state_get", "select durable_internal.api_state_get($1, $2)", DB_TEXT,
+     DB_BOOL);
+CALL(CALL_API_STATE_SET, "api_state_set",
+     "select durable_internal.api_state_set($1, $2, $3, $4, $5)", DB_TEXT, DB_JSONB, DB_TIMESTAMPTZ,
+     DB_INT8, DB_BOOL);
+CALL(CALL_API_STATE_DELETE, "api_state_delete", "select durable_internal.api_state_delete($1)",
+     DB_TEXT);
+CALL(CALL_API_STATE_INCREMENT, "api_state_increment",
+     "select durable_internal.api_state_increment($1, $2, $3)", DB_TEXT, DB_INT8, DB_TIMESTAMPTZ);
+CALL(CALL_API_STATE_LOCK, "api_state_lock",
+     "select durable_internal.api_state_lock($1, $2, $3 * interval '1 millisecond')", DB_TEXT,
+     DB_TEXT, DB_INT8);
+CALL(CALL_API_STATE_UNLOCK, "api_state_unlock", "select durable_internal.api_state_unlock($1, $2)",
+     DB_TEXT, DB_TEXT);
 const struct db_call CALL_WORKERS_TEXT = { .name = "workers_text",
                                            .sql = "select durable_internal.workers_text()" };
 

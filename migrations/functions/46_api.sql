@@ -177,46 +177,67 @@ begin
 end
 $$;
 
--- A page of runs, newest first: those that all filters let through and that are older than `before`. It is cut short
--- where its values get large.
-create or replace function durable_internal.runs_page(status text, job text, queue text, dead_letter_queue text,
-    tags jsonb, since timestamptz, until timestamptz, before uuid, most int, payloads boolean)
-returns text
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan set enable_seqscan = off
+-- The ids of runs, newest first: up to `most` of those that all filters let through and that are older than `before`.
+--
+-- By the index of ids, and only then where each run is: joined with all places the view would be read whole for each
+-- page. Called by runs_page and bulk.
+create or replace function durable_internal.run_ids(status text, job text, queue text, dead_letter_queue text, tags jsonb,
+    since timestamptz, until timestamptz, before uuid, most int)
+returns uuid[]
+language plpgsql stable
 as $$
 #variable_conflict use_column
 declare
-    page text;
+    namespace int := durable_internal.session_namespace();
+    ids uuid[] := '{}';
+    item record;
+    ended boolean := status in ('completed', 'failed', 'cancelled');
+    high uuid := least(run_ids.before, durable_internal.uuid_v7_floor(run_ids.until),
+                       'ffffffff-ffff-ffff-ffff-ffffffffffff');
+    low uuid := coalesce(durable_internal.uuid_v7_floor(run_ids.since), '00000000-0000-0000-0000-000000000000');
 begin
-    with found_run as materialized (
-        select r as run, r.id, coalesce(pg_column_size(r.payload), 0) + coalesce(pg_column_size(r.result), 0) as bytes
-          from durable.runs r
-         where (runs_page.status is null or r.status = runs_page.status)
-           and (runs_page.job is null or r.job = runs_page.job)
-           and (runs_page.queue is null or r.queue = runs_page.queue)
-           and (runs_page.dead_letter_queue is null or r.dead_letter_queue = runs_page.dead_letter_queue)
-           and (runs_page.tags is null or r.tags @> runs_page.tags)
-           and (runs_page.since is null or r.id >= durable_internal.uuid_v7_floor(runs_page.since))
-           and (runs_page.until is null or r.id < durable_internal.uuid_v7_floor(runs_page.until))
-           and (runs_page.before is null or r.id < runs_page.before)
+    for item in
+        select r.id
+          from durable_internal.run r
+          join durable_internal.lane l on l.id = r.lane_id
+         where r.id >= low and r.id < high and r.namespace_id = namespace
+           and (run_ids.status is null or (ended and r.status = run_ids.status) or (not ended and r.status is null))
+           and (run_ids.job is null or l.job = run_ids.job)
+           and (run_ids.queue is null or l.queue = run_ids.queue)
+           and (run_ids.dead_letter_queue is null or r.dead_letter_queue = run_ids.dead_letter_queue)
+           and (run_ids.tags is null or r.tags @> run_ids.tags)
          order by r.id desc
-         limit runs_page.most + 1
-    ), numbered as (
-        select f.run, f.id, row_number() over newest as n, sum(f.bytes) over newest as bytes
-          from found_run f
-        window newest as (order by f.id desc)
-    ), kept as (
-        select n.*, durable_internal.shown(durable_internal.run_json(n.run), runs_page.payloads)::text as line
-          from numbered n
-         where n.n = 1 or (n.n <= runs_page.most and n.bytes <= 8388608)
-    )
-    select format('{"runs": [%s], "nextCursor": %s}', string_agg(k.line, ', ' order by k.n),
-                  case when count(*) < (select count(*) from numbered)
-                       then to_json((array_agg(k.id order by k.n desc))[1])::text else 'null' end)
-      into page
-      from kept k;
-    return page;
+    loop
+        continue when not ended and not exists (
+            select from durable_internal.place p
+             where p.run_id = item.id and durable_internal.run_status(null, p.place) = run_ids.status);
+        ids := ids || item.id;
+        exit when cardinality(ids) >= run_ids.most;
+    end loop;
+    return ids;
+end
+$$;
+
+-- A page of runs, newest first. It is cut short where its values get large.
+create or replace function durable_internal.runs_page(status text, job text, queue text, dead_letter_queue text,
+    tags jsonb, since timestamptz, until timestamptz, before uuid, most int, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
+as $$
+declare
+    ids uuid[] := durable_internal.run_ids(status, job, queue, dead_letter_queue, tags, since, until, before, most + 1);
+    lines text[] := '{}';
+    bytes bigint := 0;
+begin
+    for i in 1 .. least(cardinality(ids), most) loop
+        lines := lines || durable_internal.run_text(ids[i], payloads);
+        bytes := bytes + octet_length(lines[i]);
+        exit when bytes > 8388608;
+    end loop;
+    return format('{"runs": [%s], "nextCursor": %s}', array_to_string(lines, ', '),
+                  case when cardinality(lines) < cardinality(ids)
+                       then to_json(ids[cardinality(lines)])::text else 'null' end);
 end
 $$;
 
@@ -386,30 +407,22 @@ create or replace function durable_internal.bulk(work text, status text, job tex
     tags jsonb, since timestamptz, until timestamptz, before uuid, most int, reason text, max_attempts int,
     dry_run boolean, out done bigint, out last uuid)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan set enable_seqscan = off
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
     item uuid;
     ids uuid[];
 begin
-    ids := array(
-        select r.id
-          from durable.runs r
-         where (bulk.status is null or r.status = bulk.status)
-           and case bulk.work when 'cancel' then r.finished_at is null else r.status in ('failed', 'cancelled') end
-           and (bulk.job is null or r.job = bulk.job)
-           and (bulk.queue is null or r.queue = bulk.queue)
-           and (bulk.dead_letter_queue is null or r.dead_letter_queue = bulk.dead_letter_queue)
-           and (bulk.tags is null or r.tags @> bulk.tags)
-           and (bulk.since is null or r.id >= durable_internal.uuid_v7_floor(bulk.since))
-           and (bulk.until is null or r.id < durable_internal.uuid_v7_floor(bulk.until))
-           and (bulk.before is null or r.id < bulk.before)
-         order by r.id desc
-         limit bulk.most);
+    ids := durable_internal.run_ids(bulk.status, bulk.job, bulk.queue, bulk.dead_letter_queue, bulk.tags, bulk.since,
+                                    bulk.until, bulk.before, bulk.most);
     done := 0;
     foreach item in array ids loop
         last := item;
+        perform from durable_internal.run r
+          where r.id = item and case bulk.work when 'cancel' then r.status is null
+                                                else r.status in ('failed', 'cancelled') end;
+        continue when not found;
         if bulk.dry_run then
             done := done + 1;
             continue;
@@ -518,5 +531,86 @@ begin
                 durable_internal.json_time(w.beat_at), 'endedAt', durable_internal.json_time(w.ended_at))
                 order by w.started_at), '[]'), 'nextCursor', null)::text
               from durable.workers w);
+end
+$$;
+
+-- A value of the namespace. Raises DJ001; DJ003: it is absent.
+create or replace function durable_internal.api_state_get(key text, payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    got record;
+begin
+    select g.value, g.version, g.expires_at into got from durable.state_get(api_state_get.key) as g;
+    if got.version is null then
+        perform durable_internal.fail('DJ003', 'the key is absent');
+    end if;
+    return case when payloads then jsonb_build_object('key', key, 'value', got.value, 'version', got.version, 'expiresAt',
+                                                      durable_internal.json_time(got.expires_at))
+                else jsonb_build_object('key', key, 'version', got.version, 'expiresAt',
+                                        durable_internal.json_time(got.expires_at)) end::text;
+end
+$$;
+
+-- Sets a value, and answers it as it is now. Raises what durable.state_set does.
+create or replace function durable_internal.api_state_set(key text, value jsonb, expires_at timestamptz, if_version bigint,
+                                                          payloads boolean)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.state_set(key, value, expires_at, if_version);
+    return durable_internal.api_state_get(key, payloads);
+end
+$$;
+
+-- Deletes a value. Raises DJ001; DJ003: it is absent.
+create or replace function durable_internal.api_state_delete(key text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_delete(key) then
+        perform durable_internal.fail('DJ003', 'the key is absent');
+    end if;
+    return jsonb_build_object('key', key, 'deleted', true)::text;
+end
+$$;
+
+-- Adds to a counter, and answers it as it is now: a sum is shown whatever the key's scopes are, for it was asked for.
+create or replace function durable_internal.api_state_increment(key text, by bigint, expires_at timestamptz)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable.state_increment(key, by, expires_at);
+    return durable_internal.api_state_get(key, true);
+end
+$$;
+
+-- Takes a lock. Raises DJ001; DJ006: another has it.
+create or replace function durable_internal.api_state_lock(key text, owner text, ttl interval)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_lock(key, owner, ttl) then
+        perform durable_internal.fail('DJ006', 'the lock is held by another owner');
+    end if;
+    return jsonb_build_object('key', key, 'owner', owner, 'locked', true)::text;
+end
+$$;
+
+-- Frees a lock. Raises DJ001; DJ006: the owner does not have it.
+create or replace function durable_internal.api_state_unlock(key text, owner text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not durable.state_unlock(key, owner) then
+        perform durable_internal.fail('DJ006', 'the owner does not hold the lock');
+    end if;
+    return jsonb_build_object('key', key, 'owner', owner, 'unlocked', true)::text;
 end
 $$;

@@ -52,7 +52,7 @@ grant execute on function
     durable_internal.as_namespace(int), durable_internal.key_find(text), durable_internal.commit_secret(),
     durable_internal.commit_ops(uuid[], bigint[], uuid[], jsonb[]),
     durable_internal.refuse_ops(uuid, bigint, uuid, text), durable_internal.commit_ref(uuid, bigint, uuid, int),
-    durable_internal.state_text(text, text, jsonb), durable_internal.endpoint_text(text), durable_internal.endpoints_text(),
+    durable_internal.endpoint_text(text), durable_internal.endpoints_text(),
     durable_internal.endpoint_target(text), durable_internal.endpoint_change(text, text),
     durable_internal.endpoint_put(int, text, text, boolean, int, interval),
     durable_internal.endpoint_rotate(int, text), durable_internal.endpoint_secrets(int, text),
@@ -80,5 +80,9 @@ grant execute on function
     durable_internal.event_text(text, jsonb, text, text), durable_internal.release_key_text(text),
     durable_internal.queues_text(),
     durable_internal.set_queue_text(text, int, int, int, interval, int, text, jsonb, int, jsonb, text),
-    durable_internal.pause_queue_text(text, boolean), durable_internal.workers_text()
+    durable_internal.pause_queue_text(text, boolean), durable_internal.workers_text(),
+    durable_internal.api_state_get(text, boolean), durable_internal.api_state_delete(text),
+    durable_internal.api_state_set(text, jsonb, timestamptz, bigint, boolean),
+    durable_internal.api_state_increment(text, bigint, timestamptz),
+    durable_internal.api_state_lock(text, text, interval), durable_internal.api_state_unlock(text, text)
     to durable_api;

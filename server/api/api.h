@@ -166,12 +166,6 @@ void commits_on_up(struct api *api); /* a connection is there */
 /* The routes' functions, one file a resource. */
 void commit_ops(struct api *api, struct http_request *request);
 void commit_ref(struct api *api, struct http_request *request);
-void state_get(struct api *api, struct http_request *request);
-void state_set(struct api *api, struct http_request *request);
-void state_delete(struct api *api, struct http_request *request);
-void state_increment(struct api *api, struct http_request *request);
-void state_lock(struct api *api, struct http_request *request);
-void state_unlock(struct api *api, struct http_request *request);
 void endpoints_list(struct api *api, struct http_request *request);
 void endpoints_get(struct api *api, struct http_request *request);
 void endpoints_put(struct api *api, struct http_request *request);
@@ -202,6 +196,12 @@ void queues_list(struct api *api, struct http_request *request);
 void queues_set(struct api *api, struct http_request *request);
 void queues_pause(struct api *api, struct http_request *request);
 void queues_resume(struct api *api, struct http_request *request);
+void state_get(struct api *api, struct http_request *request);
+void state_set(struct api *api, struct http_request *request);
+void state_delete(struct api *api, struct http_request *request);
+void state_increment(struct api *api, struct http_request *request);
+void state_lock(struct api *api, struct http_request *request);
+void state_unlock(struct api *api, struct http_request *request);
 void workers_list(struct api *api, struct http_request *request);
 void health_live(struct api *api, struct http_request *request);
 void health_ready(struct api *api, struct http_request *request);

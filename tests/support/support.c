@@ -468,10 +468,18 @@ void cluster_start(struct cluster *cluster) {
           cluster->url);
 }
 
-void cluster_restart(struct cluster *cluster, const char *mode) {
+void cluster_stop(struct cluster *cluster, const char *mode) {
     shell("cd / && %s %s/pg_ctl -D %s/data -w -m %s stop >/dev/null", as_postgres(),
           env("DURABLE_PG_BIN"), cluster->dir, mode);
+}
+
+void cluster_go_on(struct cluster *cluster) {
     cluster_up(cluster);
+}
+
+void cluster_restart(struct cluster *cluster, const char *mode) {
+    cluster_stop(cluster, mode);
+    cluster_go_on(cluster);
 }
 
 void cluster_drop(struct cluster *cluster) {

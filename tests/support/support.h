@@ -92,6 +92,8 @@ struct cluster {
 };
 void cluster_start(struct cluster *cluster);
 void cluster_restart(struct cluster *cluster, const char *mode); /* "fast", "immediate" */
+void cluster_stop(struct cluster *cluster, const char *mode);
+void cluster_go_on(struct cluster *cluster);
 void cluster_drop(struct cluster *cluster);
 
 /** The worker's protocol by hand. */
