@@ -119,7 +119,8 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
     if (length >= 0 && strncmp(out, "dj_", 3) != 0) { /* none yet, or one of an older version */
         status = make_key(dev, out);
         length = (ssize_t)strlen(out);
-        if (status == DJ_OK && (ftruncate(fd, 0) != 0 || pwrite(fd, out, (size_t)length, 0) != length)) {
+        if (status == DJ_OK &&
+            (ftruncate(fd, 0) != 0 || pwrite(fd, out, (size_t)length, 0) != length)) {
             length = -1;
         }
     }
@@ -127,8 +128,9 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
         (void)close(fd);
     }
     DJ_TRY(status);
-    return length > 0 ? DJ_OK
-                      : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
+    return length > 0
+               ? DJ_OK
+               : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
 }
 
 static dj_status write_env(const struct dev *dev) {
@@ -170,9 +172,8 @@ static dj_status start_programs(struct dev *dev) {
                    dev->dir);
     (void)snprintf(dev->worker.log, sizeof dev->worker.log, "%.4000s/worker.log", dev->dir);
     DJ_TRY(find_program("durable-server", "server/api", dev->programs[2]));
-    dev->server = (struct child){ .name = "durable-server",
-                                  .stop_signal = SIGTERM,
-                                  .death_signal = SIGTERM };
+    dev->server =
+        (struct child){ .name = "durable-server", .stop_signal = SIGTERM, .death_signal = SIGTERM };
     (void)snprintf(dev->server.log, sizeof dev->server.log, "%.4000s/server.log", dev->dir);
     (void)snprintf(dev->listen, sizeof dev->listen, "127.0.0.1:%d", dev->port);
     dev->server_argv[0] = dev->programs[2];
@@ -199,7 +200,8 @@ static dj_status start_programs(struct dev *dev) {
 
 /* Asks the server whether it can work. */
 static bool server_is_ready(int port) {
-    static const char question[] = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    static const char question[] =
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_port = htons((uint16_t)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };

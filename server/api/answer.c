@@ -1,8 +1,8 @@
 /* Answers: counted, and in JSON. */
 #include "server/api/api.h"
 
-#include "common/db_rows.h"
 #include "common/check.h"
+#include "common/db_rows.h"
 #include "common/log.h"
 #include <stdlib.h>
 #include <string.h>

@@ -139,7 +139,7 @@ void api_reply_json(struct api *api, struct http_request *request, int status, c
                     size_t length);
 /** Sends a call whose only value is the body of a success with `status`. */
 void api_send(struct api *api, struct http_request *request, struct work *work, int status);
-void params_add_time(struct db_params *params, int64_t us);     /* FIELD_NONE: null */
+void params_add_time(struct db_params *params, int64_t us);       /* FIELD_NONE: null */
 void params_add_number(struct db_params *params, int64_t number); /* int4; FIELD_NONE: null */
 void params_add_long(struct db_params *params, int64_t number);   /* int8; FIELD_NONE: null */
 void params_add_option(struct db_params *params, const struct json_slice *slice); /* jsonb */

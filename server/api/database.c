@@ -62,20 +62,42 @@ struct connecting {
 
 static dj_status connect_session(struct connecting *attempt) {
     static const struct db_call *const calls[] = {
-        &CALL_AS_NAMESPACE,     &CALL_KEY_FIND,       &CALL_START_BATCH,     &CALL_RUN_TEXT,
-        &CALL_RESULT_TEXT,      &CALL_ENDED_RUNS,     &CALL_RUNS_PAGE,       &CALL_TIMELINE_PAGE,
-        &CALL_STEPS_PAGE,       &CALL_ATTEMPTS_PAGE,  &CALL_LOGS_PAGE,       &CALL_WHY_TEXT,
-        &CALL_STREAM_TAILS,     &CALL_CANCEL_TEXT,    &CALL_RETRY_TEXT,      &CALL_RESCHEDULE_TEXT,
-        &CALL_BULK,             &CALL_EVENT_TEXT,     &CALL_RELEASE_KEY_TEXT, &CALL_QUEUES_TEXT,
-        &CALL_SET_QUEUE_TEXT,   &CALL_PAUSE_QUEUE_TEXT, &CALL_WORKERS_TEXT,
-        &CALL_API_STATE_GET,    &CALL_API_STATE_SET,  &CALL_API_STATE_DELETE,
-        &CALL_API_STATE_INCREMENT, &CALL_API_STATE_LOCK, &CALL_API_STATE_UNLOCK,
+        &CALL_AS_NAMESPACE,
+        &CALL_KEY_FIND,
+        &CALL_START_BATCH,
+        &CALL_RUN_TEXT,
+        &CALL_RESULT_TEXT,
+        &CALL_ENDED_RUNS,
+        &CALL_RUNS_PAGE,
+        &CALL_TIMELINE_PAGE,
+        &CALL_STEPS_PAGE,
+        &CALL_ATTEMPTS_PAGE,
+        &CALL_LOGS_PAGE,
+        &CALL_WHY_TEXT,
+        &CALL_STREAM_TAILS,
+        &CALL_CANCEL_TEXT,
+        &CALL_RETRY_TEXT,
+        &CALL_RESCHEDULE_TEXT,
+        &CALL_BULK,
+        &CALL_EVENT_TEXT,
+        &CALL_RELEASE_KEY_TEXT,
+        &CALL_QUEUES_TEXT,
+        &CALL_SET_QUEUE_TEXT,
+        &CALL_PAUSE_QUEUE_TEXT,
+        &CALL_WORKERS_TEXT,
+        &CALL_API_STATE_GET,
+        &CALL_API_STATE_SET,
+        &CALL_API_STATE_DELETE,
+        &CALL_API_STATE_INCREMENT,
+        &CALL_API_STATE_LOCK,
+        &CALL_API_STATE_UNLOCK,
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
     AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn, "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
-                                          "set idle_in_transaction_session_timeout = '10s'; "
-                                          "listen durable_keys");
+    PGresult *set = PQexec(attempt->conn,
+                           "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
+                           "set idle_in_transaction_session_timeout = '10s'; "
+                           "listen durable_keys");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {
         return dj_fail_result(set);
     }
@@ -288,9 +310,8 @@ dj_status database_open(struct event_base *base, const char *conninfo, int conne
     for (int i = 0; i < connections; i++) {
         struct line *line = &database->lines[i];
         line->database = database;
-        line->pipeline = (struct db_pipeline){ .on_broken = on_broken,
-                                               .on_notify = on_notify,
-                                               .context = line };
+        line->pipeline =
+            (struct db_pipeline){ .on_broken = on_broken, .on_notify = on_notify, .context = line };
         list_init(&line->pipeline.sent);
         line->retry = event_new(base, -1, 0, on_retry, line);
         check(line->retry != NULL);

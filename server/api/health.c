@@ -28,7 +28,7 @@ static dj_status metrics_print(const struct api *api, struct buf *out) {
     DJ_TRY(buf_add_text(out, "# HELP durable_http_requests_total Requests answered.\n"
                              "# TYPE durable_http_requests_total counter\n"));
     for (int i = 0; i <= ROUTES_MAX; i++) {
-        for (int class = 1; class < 6; class++) {
+        for (int class = 1; class < 6; class ++) {
             if (api->answered[i][class] > 0) {
                 DJ_TRY(buf_addf(out,
                                 "durable_http_requests_total{method=\"%s\",route=\"%s\",status="

@@ -193,8 +193,8 @@ int http_head_parse(char *text, size_t length, struct http_head *ret_head) {
         return refuse(400, reading.why);
     }
     if (error != HPE_OK || used != length || reading.url == NULL) {
-        return refuse(400, error == HPE_OK ? "the request is malformed"
-                                           : http_errno_description(error));
+        return refuse(400,
+                      error == HPE_OK ? "the request is malformed" : http_errno_description(error));
     }
     if (reading.lengths > 1 || reading.codings > 1 || reading.lengths + reading.codings > 1) {
         return refuse(400, "one of Content-Length and Transfer-Encoding is allowed, once");

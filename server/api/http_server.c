@@ -240,11 +240,12 @@ void http_stream_begin(struct http_request *request, const char *content_type) {
     char head[512];
     assert(conn->state == BUSY);
     conn->streaming = true;
-    int n = snprintf(head, sizeof head,
-                     "HTTP/1.1 200 OK\r\nDate: %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\n"
-                     "X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
-                     "Connection: close\r\n\r\n",
-                     date_now(conn->server), content_type);
+    int n =
+        snprintf(head, sizeof head,
+                 "HTTP/1.1 200 OK\r\nDate: %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\n"
+                 "X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
+                 "Connection: close\r\n\r\n",
+                 date_now(conn->server), content_type);
     conn_write(conn, head, (size_t)n);
 }
 
@@ -447,18 +448,19 @@ static void refuse_connection(const struct http_server *server, int fd) {
     struct buf body;
     buf_init(&body, 512);
     server->hooks.on_refused(&body, 503, "too many connections");
-    int n = snprintf(text, sizeof text,
-                     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
-                     body.length, body.data);
+    int n =
+        snprintf(text, sizeof text,
+                 "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+                 "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+                 body.length, body.data);
     buf_done(&body);
     (void)send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)shutdown(fd, SHUT_WR);
     (void)close(fd);
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
-                      struct sockaddr *address, int length, void *context) {
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
+                      int length, void *context) {
     struct http_server *server = context;
     int yes = 1;
     (void)listener;
@@ -511,10 +513,10 @@ dj_status http_server_open(struct event_base *base, const struct http_limits *li
 static dj_status listen_at(struct http_server *server, const struct sockaddr *address,
                            socklen_t length, const char *text) {
     check(server->listener_count < LISTENERS_MAX);
-    struct evconnlistener *listener = evconnlistener_new_bind(
-        server->base, on_accept, server,
-        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 1024, address,
-        (int)length);
+    struct evconnlistener *listener =
+        evconnlistener_new_bind(server->base, on_accept, server,
+                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+                                1024, address, (int)length);
     if (listener == NULL) {
         return dj_fail(DJ_UNAVAILABLE, "cannot listen at %s: %s", text, strerror(errno));
     }

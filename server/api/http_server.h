@@ -24,8 +24,8 @@ struct http_request {
     struct http_conn *conn;
     const struct route *route;
     const char *method;
-    char *path;  /* as it was sent, without the query */
-    char *query; /* NULL: none */
+    char *path;                /* as it was sent, without the query */
+    char *query;               /* NULL: none */
     char *args[HTTP_ARGS_MAX]; /* what {…} in the route's pattern stands for, decoded */
     const char *authorization, *content_type, *last_event_id; /* NULL: not sent */
     char *body; /* closed by a zero byte; the request's own, to be cut up in place */

@@ -19,8 +19,8 @@ static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_ma
     if (status != DJ_OK && status != DJ_SUSPENDED) {
         return status;
     }
-    *ret_body_bytes_max = request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX
-                                                              : request->route->body_bytes_max;
+    *ret_body_bytes_max =
+        request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
     return DJ_OK;
 }
 

@@ -35,7 +35,10 @@ static_assert(sizeof table / sizeof *table == PROBLEM_COUNT, "a row each");
 
 /* What the database calls otherwise than HTTP does. */
 static const char *const words[][2] = {
-    { "queue", "queueName" }, { "run_id", "id" }, { "options.", "" }, { "namespace", "namespace" },
+    { "queue", "queueName" },
+    { "run_id", "id" },
+    { "options.", "" },
+    { "namespace", "namespace" },
 };
 
 dj_status buf_add_json(struct buf *buf, const char *text) {

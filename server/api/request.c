@@ -106,8 +106,8 @@ static dj_status read_late(const struct field *field, const struct json_slice *v
         *(char **)field->target = text;
         return DJ_OK;
     }
-    bool late = field->kind == FIELD_TEXT || field->kind == FIELD_DURATION ||
-                field->kind == FIELD_TIME;
+    bool late =
+        field->kind == FIELD_TEXT || field->kind == FIELD_DURATION || field->kind == FIELD_TIME;
     return late && text[0] == '"' ? read_text(field, json_decode_string(text, value->length))
                                   : DJ_OK;
 }

@@ -156,8 +156,8 @@ static void params_add_starts(struct db_params *params, struct list *members) {
     ARRAY(DB_TEXT, params_array_text(params, start->queue));
     ARRAY(DB_TEXT, params_array_text(params, start->key));
     ARRAY(DB_INT8, OR_NULL(start->ttl_ms, params_array_int8(params, start->ttl_ms)));
-    ARRAY(DB_INT4, OR_NULL(start->max_attempts,
-                           params_array_int4(params, (int32_t)start->max_attempts)));
+    ARRAY(DB_INT4,
+          OR_NULL(start->max_attempts, params_array_int4(params, (int32_t)start->max_attempts)));
     ARRAY(DB_TIMESTAMPTZ, OR_NULL(start->at_us, params_array_timestamptz(params, start->at_us)));
     ARRAY(DB_INT4, params_array_int4(params, (int32_t)start->priority));
     ARRAY(DB_TEXT, params_array_text(params, start->concurrency_key));
@@ -192,7 +192,8 @@ static dj_status run_print(struct buf *out, const struct starting *starting,
         DJ_TRY(buf_add_text(out, start->payload));
         DJ_TRY(buf_add_text(out, ",\"result\":null,"));
     }
-    DJ_TRY(buf_addf(out, "\"error\":null,\"attempt\":0,\"maxAttempts\":%d,\"priority\":%d,\"tags\":",
+    DJ_TRY(buf_addf(out,
+                    "\"error\":null,\"attempt\":0,\"maxAttempts\":%d,\"priority\":%d,\"tags\":",
                     max_attempts, (int)start->priority));
     DJ_TRY(start->tags.text == NULL ? buf_add(out, "{}", 2)
                                     : buf_add(out, start->tags.text, start->tags.length));
@@ -219,8 +220,7 @@ static dj_status run_print(struct buf *out, const struct starting *starting,
     } else if (paused) {
         DJ_TRY(buf_addf(out, "{\"kind\":\"paused\",\"queue\":\"%s\"}", start->queue));
     } else {
-        DJ_TRY(buf_addf(out,
-                        "{\"kind\":\"worker\",\"job\":\"%s\",\"queue\":\"%s\",\"served\":%s}",
+        DJ_TRY(buf_addf(out, "{\"kind\":\"worker\",\"job\":\"%s\",\"queue\":\"%s\",\"served\":%s}",
                         start->job, start->queue, served ? "true" : "false"));
     }
     return buf_add_text(out,
@@ -263,8 +263,8 @@ static void reply_known(const struct starting *starting, const struct uuid *id) 
     database_send(starting->api->database, work, on_known, known);
 }
 
-static dj_status batch_print(struct buf *out, const struct starting *starting,
-                             const PGresult *rows, int row) {
+static dj_status batch_print(struct buf *out, const struct starting *starting, const PGresult *rows,
+                             int row) {
     DJ_TRY(buf_add_text(out, "{\"runs\":["));
     for (int i = 0; i < starting->count; i++) {
         struct uuid id;
@@ -292,9 +292,8 @@ static dj_status reply_started(const struct starting *starting, const PGresult *
         return DJ_OK;
     }
     buf_init(&body, BATCH_BYTES_MAX);
-    dj_status status = starting->batch
-                           ? batch_print(&body, starting, rows, row)
-                           : run_print(&body, starting, starting->starts, rows, row);
+    dj_status status = starting->batch ? batch_print(&body, starting, rows, row)
+                                       : run_print(&body, starting, starting->starts, rows, row);
     if (status == DJ_OK) {
         starting->api->runs_started += starting->batch ? 0 : 1;
         api_reply_json(starting->api, starting->request, 201, body.data, body.length);

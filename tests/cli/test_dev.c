@@ -74,12 +74,13 @@ static pid_t dev_start(void) {
 
 /* What the HTTP API says to the key of DIR/env. */
 static void check_api(void) {
-    shell_said(&said,
-               "set -a; . %s/env; python3 -c 'import os, urllib.request as u; print(u.urlopen(u.Request("
-               "os.environ[\"STACKSHIFT_URL\"] + \"/v1/runs\", b\"{\\\"job\\\":\\\"noop\\\"}\", "
-               "{\"Authorization\": \"Bearer \" + os.environ[\"STACKSHIFT_API_KEY\"], "
-               "\"Content-Type\": \"application/json\"})).status)'",
-               dir);
+    shell_said(
+        &said,
+        "set -a; . %s/env; python3 -c 'import os, urllib.request as u; print(u.urlopen(u.Request("
+        "os.environ[\"STACKSHIFT_URL\"] + \"/v1/runs\", b\"{\\\"job\\\":\\\"noop\\\"}\", "
+        "{\"Authorization\": \"Bearer \" + os.environ[\"STACKSHIFT_API_KEY\"], "
+        "\"Content-Type\": \"application/json\"})).status)'",
+        dir);
     assert_string_equal(said.out, "201\n");
 }
 

@@ -153,12 +153,12 @@ void call(struct answer *answer, const char *method, const char *path, const cha
         assert_true(vasprintf(&text, body, list) >= 0);
         va_end(list);
     }
-    int length = asprintf(&head,
-                          "%s %s HTTP/1.1\r\nHost: test\r\n%s%s%sContent-Type: "
-                          "application/json\r\nContent-Length: %zu\r\n\r\n",
-                          method, path, key == NULL ? "" : "Authorization: Bearer ",
-                          key == NULL ? "" : key, key == NULL ? "" : "\r\n",
-                          text == NULL ? 0 : strlen(text));
+    int length =
+        asprintf(&head,
+                 "%s %s HTTP/1.1\r\nHost: test\r\n%s%s%sContent-Type: "
+                 "application/json\r\nContent-Length: %zu\r\n\r\n",
+                 method, path, key == NULL ? "" : "Authorization: Bearer ", key == NULL ? "" : key,
+                 key == NULL ? "" : "\r\n", text == NULL ? 0 : strlen(text));
     assert_true(length > 0);
     int fd = http_connect();
     http_say(fd, head, (size_t)length);

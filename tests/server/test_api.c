@@ -65,9 +65,12 @@ static const char *started(const char *key, const char *body) {
 
 static void a_start_answers_the_run_and_its_key_finds_it_again(void **state) {
     (void)state;
-    const char *id = started(admin, "{\"job\":\"greet\",\"payload\":{\"n\":1.10},\"queueName\":\"mail\",\"idempotencyKey\":\"k \\u00e9\\n\","
-                                    "\"idempotencyTtl\":\"1h\",\"maxAttempts\":3,\"backoff\":{\"initial\":\"2s\"},\"priority\":7,"
-                                    "\"concurrencyKey\":\"c\",\"timeout\":\"2h\",\"tags\":{\"team\":\"a\"},\"onTerminal\":\"restart\"}");
+    const char *id = started(admin, "{\"job\":\"greet\",\"payload\":{\"n\":1.10},\"queueName\":"
+                                    "\"mail\",\"idempotencyKey\":\"k \\u00e9\\n\","
+                                    "\"idempotencyTtl\":\"1h\",\"maxAttempts\":3,\"backoff\":{"
+                                    "\"initial\":\"2s\"},\"priority\":7,"
+                                    "\"concurrencyKey\":\"c\",\"timeout\":\"2h\",\"tags\":{"
+                                    "\"team\":\"a\"},\"onTerminal\":\"restart\"}");
     assert_field(&answer, "/created", "true");
     assert_field(&answer, "/status", "queued");
     assert_field(&answer, "/maxAttempts", "3");
@@ -82,14 +85,16 @@ static void a_start_answers_the_run_and_its_key_finds_it_again(void **state) {
     json_object_put(said);
     json_object_put(kept);
     free(first.body);
-    CALL(200, "POST", "/v1/runs", admin, "{\"job\":\"greet\",\"payload\":{\"n\":1.1},\"idempotencyKey\":\"k é\\n\"}");
+    CALL(200, "POST", "/v1/runs", admin,
+         "{\"job\":\"greet\",\"payload\":{\"n\":1.1},\"idempotencyKey\":\"k é\\n\"}");
     assert_field(&answer, "/created", "false");
     assert_field(&answer, "/id", id);
     CALL(409, "POST", "/v1/runs", admin, "{\"job\":\"greet\",\"idempotencyKey\":\"k é\\n\"}");
     REFUSED(409, "idempotency_conflict", "idempotencyKey");
     CALL(200, "DELETE", "/v1/idempotency-keys/k%20%c3%A9%0a", admin, NULL);
     CALL(404, "DELETE", "/v1/idempotency-keys/k%20%c3%A9%0a", admin, NULL);
-    CALL(201, "POST", "/v1/runs", admin, "{\"job\":\"later\",\"scheduledAt\":\"2030-01-01T00:00:00+01:00\"}");
+    CALL(201, "POST", "/v1/runs", admin,
+         "{\"job\":\"later\",\"scheduledAt\":\"2030-01-01T00:00:00+01:00\"}");
     assert_field(&answer, "/status", "scheduled");
     assert_field(&answer, "/scheduledAt", "2029-12-31T23:00:00.000Z");
     assert_field(&answer, "/waitingFor/kind", "time");
@@ -171,15 +176,20 @@ static void numbers_go_through_as_they_were_written(void **state) {
 
 static void a_batch_starts_all_or_none(void **state) {
     (void)state;
-    CALL(201, "POST", "/v1/runs/batch", starter, "{\"runs\":[{\"job\":\"b\",\"idempotencyKey\":\"b1\"},{\"job\":\"b\",\"payload\":[1, 2]}]}");
+    CALL(201, "POST", "/v1/runs/batch", starter,
+         "{\"runs\":[{\"job\":\"b\",\"idempotencyKey\":\"b1\"},{\"job\":\"b\",\"payload\":[1, "
+         "2]}]}");
     assert_field(&answer, "/runs/1/created", "true");
-    CALL(201, "POST", "/v1/runs/batch", starter, "{\"runs\":[{\"job\":\"b\",\"idempotencyKey\":\"b1\"}]}");
+    CALL(201, "POST", "/v1/runs/batch", starter,
+         "{\"runs\":[{\"job\":\"b\",\"idempotencyKey\":\"b1\"}]}");
     assert_field(&answer, "/runs/0/created", "false");
     CALL(201, "POST", "/v1/runs/batch", starter, "{\"runs\":[]}");
-    CALL(409, "POST", "/v1/runs/batch", starter, "{\"runs\":[{\"job\":\"never\"},{\"job\":\"c\",\"idempotencyKey\":\"b1\"}]}");
+    CALL(409, "POST", "/v1/runs/batch", starter,
+         "{\"runs\":[{\"job\":\"never\"},{\"job\":\"c\",\"idempotencyKey\":\"b1\"}]}");
     CALL(400, "POST", "/v1/runs/batch", starter, "{\"runs\":[{\"job\":\"never\"},{\"job\":\"\"}]}");
     REFUSED(400, "invalid_argument", "runs[1].job");
-    CALL(400, "POST", "/v1/runs/batch", starter, "{\"runs\":[{\"job\":\"never\"},{\"job\":\"j\",\"tags\":3}]}");
+    CALL(400, "POST", "/v1/runs/batch", starter,
+         "{\"runs\":[{\"job\":\"never\"},{\"job\":\"j\",\"tags\":3}]}");
     CALL(400, "POST", "/v1/runs/batch", starter, "{\"runs\":3}");
     CALL(400, "POST", "/v1/runs/batch", starter, "{}");
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'never'"), 0);
@@ -206,7 +216,9 @@ static void one_bad_start_harms_nobody_that_came_with_it(void **state) {
                            : i == 9  ? "{\"job\":\"j\",\"tags\":[1]}"
                            : i == 12 ? "{\"job\":\"j\",\"scheduledAt\":\"2099-01-01T00:00:00Z\"}"
                                      : "{\"job\":\"together\",\"maxAttempts\":2}";
-        int n = snprintf(text, sizeof text, "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+        int n = snprintf(text, sizeof text,
+                         "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                         "%s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
                          admin, strlen(body), body);
         http_say(fds[i], text, (size_t)n);
     }
@@ -237,13 +249,20 @@ static void a_run_is_shown_from_all_sides(void **state) {
 
     int waiter = http_connect(), stream = http_connect();
     char text[65536];
-    int n = snprintf(text, sizeof text, "GET /v1/runs/%s/result?wait=30s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", id, reader);
+    int n = snprintf(
+        text, sizeof text,
+        "GET /v1/runs/%s/result?wait=30s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+        id, reader);
     http_say(waiter, text, (size_t)n);
-    n = snprintf(text, sizeof text, "GET /v1/runs/%s/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", id, reader);
+    n = snprintf(text, sizeof text,
+                 "GET /v1/runs/%s/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+                 id, reader);
     http_say(stream, text, (size_t)n);
-    CALL(202, "POST", "/v1/events", starter, "{\"name\":\"go\",\"payload\":{\"n\":1},\"idempotencyKey\":\"e\"}");
+    CALL(202, "POST", "/v1/events", starter,
+         "{\"name\":\"go\",\"payload\":{\"n\":1},\"idempotencyKey\":\"e\"}");
     assert_field(&answer, "/created", "true");
-    CALL(202, "POST", "/v1/events", starter, "{\"name\":\"go\",\"payload\":{\"n\":1},\"idempotencyKey\":\"e\"}");
+    CALL(202, "POST", "/v1/events", starter,
+         "{\"name\":\"go\",\"payload\":{\"n\":1},\"idempotencyKey\":\"e\"}");
     assert_field(&answer, "/created", "false");
     CALL(409, "POST", "/v1/events", starter, "{\"name\":\"gone\",\"idempotencyKey\":\"e\"}");
     CALL(400, "POST", "/v1/events", starter, "{\"name\":\"a b\"}");
@@ -258,13 +277,17 @@ static void a_run_is_shown_from_all_sides(void **state) {
     }
     text[got] = '\0';
     (void)close(stream);
-    const char *begun = strstr(text, "\"kind\": \"started\""), *event = strstr(text, "\"kind\": \"wait_event\"");
+    const char *begun = strstr(text, "\"kind\": \"started\""),
+               *event = strstr(text, "\"kind\": \"wait_event\"");
     const char *end = strstr(text, "\"kind\": \"completed\"");
     assert_true(begun != NULL && event != NULL && end != NULL && begun < event && event < end);
     assert_non_null(strstr(text, "Content-Type: text/event-stream"));
     long long seen = strtoll(strstr(text, "id: ") + 4, NULL, 10);
     stream = http_connect();
-    n = snprintf(text, sizeof text, "GET /v1/runs/%s/stream HTTP/1.1\r\nHost: x\r\nLast-Event-ID: %lld\r\nAuthorization: Bearer %s\r\n\r\n", id, seen, reader);
+    n = snprintf(text, sizeof text,
+                 "GET /v1/runs/%s/stream HTTP/1.1\r\nHost: x\r\nLast-Event-ID: "
+                 "%lld\r\nAuthorization: Bearer %s\r\n\r\n",
+                 id, seen, reader);
     http_say(stream, text, (size_t)n);
     got = 0;
     for (ssize_t more; (more = recv(stream, text + got, sizeof text - got - 1, 0)) > 0;) {
@@ -294,7 +317,8 @@ static void a_run_is_shown_from_all_sides(void **state) {
     CALL(409, "POST", path_of("/v1/runs/%s/cancel", id), operator_key, NULL);
     REFUSED(409, "conflict", "has ended");
     CALL(409, "POST", path_of("/v1/runs/%s/retry", id), operator_key, NULL);
-    CALL(409, "POST", path_of("/v1/runs/%s/reschedule", id), operator_key, "{\"scheduledAt\":\"2030-01-01T00:00:00Z\"}");
+    CALL(409, "POST", path_of("/v1/runs/%s/reschedule", id), operator_key,
+         "{\"scheduledAt\":\"2030-01-01T00:00:00Z\"}");
     (void)end_process(worker, SIGTERM);
     (void)end_process(scheduler, SIGTERM);
 }
@@ -303,20 +327,23 @@ static void a_run_is_steered(void **state) {
     (void)state;
     const char *id = started(admin, "{\"job\":\"steered\",\"tags\":{\"t\":\"a:b\"}}");
     CALL(400, "POST", path_of("/v1/runs/%s/reschedule", id), operator_key, NULL);
-    CALL(200, "POST", path_of("/v1/runs/%s/reschedule", id), operator_key, "{\"scheduledAt\":\"2030-01-01T00:00:00Z\"}");
+    CALL(200, "POST", path_of("/v1/runs/%s/reschedule", id), operator_key,
+         "{\"scheduledAt\":\"2030-01-01T00:00:00Z\"}");
     assert_field(&answer, "/status", "scheduled");
     CALL(200, "POST", path_of("/v1/runs/%s/cancel", id), operator_key, "{\"reason\":\"no more\"}");
     assert_field(&answer, "/status", "cancelled");
     assert_field(&answer, "/error/message", "no more");
     CALL(200, "POST", path_of("/v1/runs/%s/retry", id), operator_key, "{\"maxAttempts\":2}");
     assert_field(&answer, "/status", "queued");
-    CALL(200, "POST", "/v1/runs/cancel", operator_key, "{\"job\":\"steered\",\"tag\":\"t:a:b\",\"dryRun\":true}");
+    CALL(200, "POST", "/v1/runs/cancel", operator_key,
+         "{\"job\":\"steered\",\"tag\":\"t:a:b\",\"dryRun\":true}");
     assert_field(&answer, "/count", "1");
     CALL(200, "POST", "/v1/runs/cancel", operator_key, "{\"job\":\"steered\",\"tag\":\"t:b\"}");
     assert_field(&answer, "/count", "0");
     CALL(200, "POST", "/v1/runs/cancel", operator_key, "{\"job\":\"steered\"}");
     assert_field(&answer, "/count", "1");
-    CALL(200, "POST", "/v1/runs/retry", operator_key, "{\"job\":\"steered\",\"status\":\"cancelled\"}");
+    CALL(200, "POST", "/v1/runs/retry", operator_key,
+         "{\"job\":\"steered\",\"status\":\"cancelled\"}");
     assert_field(&answer, "/count", "1");
     CALL(400, "POST", "/v1/runs/retry", operator_key, "{}");
     CALL(400, "GET", "/v1/runs/x", reader, NULL);
@@ -329,22 +356,32 @@ static void runs_are_listed_page_by_page(void **state) {
     char path[256];
     (void)state;
     for (int i = 1; i <= 5; i++) {
-        CALL(201, "POST", "/v1/runs", admin, "{\"job\":\"listed\",\"payload\":%d,\"queueName\":\"l\",\"tags\":{\"a\":\"%d\",\"b\":\"x\"}}", i, i % 2);
+        CALL(201, "POST", "/v1/runs", admin,
+             "{\"job\":\"listed\",\"payload\":%d,\"queueName\":\"l\",\"tags\":{\"a\":\"%d\",\"b\":"
+             "\"x\"}}",
+             i, i % 2);
         sleep_ms(2); /* an id's order is by the millisecond */
     }
     CALL(200, "GET", "/v1/runs?job=listed&limit=2", reader, NULL);
     assert_field(&answer, "/runs/0/payload", "5");
-    (void)snprintf(path, sizeof path, "/v1/runs?job=listed&limit=3&cursor=%s", answer_field(&answer, "/nextCursor"));
+    (void)snprintf(path, sizeof path, "/v1/runs?job=listed&limit=3&cursor=%s",
+                   answer_field(&answer, "/nextCursor"));
     CALL(200, "GET", path, reader, NULL);
     assert_field(&answer, "/runs/0/payload", "3");
     assert_field(&answer, "/runs/2/payload", "1");
     assert_field(&answer, "/nextCursor", "null");
-    CALL(200, "GET", "/v1/runs?queue=l&tag=a:1&tag=b:x&status=queued&since=2020-01-01T00:00:00Z&until=2100-01-01T00%3A00%3A00Z", reader, NULL);
+    CALL(200, "GET",
+         "/v1/"
+         "runs?queue=l&tag=a:1&tag=b:x&status=queued&since=2020-01-01T00:00:00Z&until=2100-01-"
+         "01T00%3A00%3A00Z",
+         reader, NULL);
     assert_field(&answer, "/runs/2/payload", "1");
     CALL(200, "GET", "/v1/runs?queue=l&status=running", reader, NULL);
     assert_string_equal(answer.body, "{\"runs\": [], \"nextCursor\": null}");
-    static const char *const bad[] = { "limit=0",  "limit=201",  "limit=x", "cursor=x", "status=x", "tag=x", "since=x",
-                                       "job=a%20b", "nope=1", "limit=1&limit=2", "job='%20or%201=1" };
+    static const char *const bad[] = { "limit=0",         "limit=201",       "limit=x",
+                                       "cursor=x",        "status=x",        "tag=x",
+                                       "since=x",         "job=a%20b",       "nope=1",
+                                       "limit=1&limit=2", "job='%20or%201=1" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CALL(400, "GET", path_of("/v1/runs?%s", bad[i]), reader, NULL);
     }
@@ -352,7 +389,8 @@ static void runs_are_listed_page_by_page(void **state) {
 
 static void queues_are_set_paused_and_resumed(void **state) {
     (void)state;
-    CALL(200, "PUT", "/v1/queues/q%2F1", operator_key, "{\"maxAttempts\":3,\"deadLetterQueue\":\"dead\"}");
+    CALL(200, "PUT", "/v1/queues/q%2F1", operator_key,
+         "{\"maxAttempts\":3,\"deadLetterQueue\":\"dead\"}");
     assert_field(&answer, "/name", "q/1");
     assert_field(&answer, "/deadLetterQueue", "dead");
     CALL(200, "POST", "/v1/queues/q%2F1/pause", operator_key, NULL);
@@ -370,7 +408,8 @@ static void queues_are_set_paused_and_resumed(void **state) {
 static void state_is_kept_counted_and_locked(void **state) {
     (void)state;
     CALL(404, "GET", "/v1/state/a%2Fb", reader, NULL);
-    CALL(200, "PUT", "/v1/state/a%2Fb", starter, "{\"value\":{\"n\":1.10},\"expiresAt\":\"2030-01-01T00:00:00Z\",\"ifVersion\":0}");
+    CALL(200, "PUT", "/v1/state/a%2Fb", starter,
+         "{\"value\":{\"n\":1.10},\"expiresAt\":\"2030-01-01T00:00:00Z\",\"ifVersion\":0}");
     assert_field(&answer, "/key", "a/b");
     assert_field(&answer, "/expiresAt", "2030-01-01T00:00:00.000Z");
     CALL(409, "PUT", "/v1/state/a%2Fb", starter, "{\"value\":1,\"ifVersion\":0}");
@@ -420,7 +459,8 @@ static void without_a_valid_key_all_is_401(void **state) {
     (void)state;
     (void)snprintf(wrong, sizeof wrong, "%s", admin);
     wrong[62] = wrong[62] == 'a' ? 'b' : 'a';
-    const char *bad[] = { NULL, "", "x", wrong, "dj_0000000000000000_0000000000000000000000000000000000000000000" };
+    const char *bad[] = { NULL, "", "x", wrong,
+                          "dj_0000000000000000_0000000000000000000000000000000000000000000" };
     char *first = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CALL(401, "GET", "/v1/runs", bad[i], NULL);
@@ -444,7 +484,9 @@ static void without_a_valid_key_all_is_401(void **state) {
     CALL(200, "GET", "/readyz", NULL, NULL);
     CALL(200, "GET", "/openapi.json", NULL, NULL);
     CALL(200, "GET", "/metrics", NULL, NULL);
-    assert_non_null(strstr(answer.body, "durable_http_requests_total{method=\"GET\",route=\"/v1/runs\",status=\"4xx\"}"));
+    assert_non_null(
+        strstr(answer.body,
+               "durable_http_requests_total{method=\"GET\",route=\"/v1/runs\",status=\"4xx\"}"));
 }
 
 static void what_is_anothers_was_never_there(void **state) {
@@ -468,11 +510,13 @@ static void what_is_anothers_was_never_there(void **state) {
     const char *id = started(admin, "{\"job\":\"mine\",\"idempotencyKey\":\"mine\"}");
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const char *none = "01890a5d-ac96-774b-bcce-b302099a8057";
-        CALL(404, table[i].method, path_of(table[i].path, none), foreign, table[i].body == NULL ? NULL : "%s", table[i].body);
+        CALL(404, table[i].method, path_of(table[i].path, none), foreign,
+             table[i].body == NULL ? NULL : "%s", table[i].body);
         char *never = strdup(answer.body), *at = strstr(never, none);
         assert_non_null(at);
         memcpy(at, id, strlen(id));
-        CALL(404, table[i].method, path_of(table[i].path, id), foreign, table[i].body == NULL ? NULL : "%s", table[i].body);
+        CALL(404, table[i].method, path_of(table[i].path, id), foreign,
+             table[i].body == NULL ? NULL : "%s", table[i].body);
         assert_string_equal(answer.body, never);
         free(never);
     }
@@ -511,7 +555,8 @@ static void openapi_has_each_route_and_no_other(void **state) {
                 }
             }
             *out = '\0';
-            call(&answer, upper, path, NULL, NULL); /* 405 and 404 come before the key is asked for */
+            call(&answer, upper, path, NULL,
+                 NULL); /* 405 and 404 come before the key is asked for */
             assert_true(answer.status == 401 || answer.status == 200);
             found++;
         }
@@ -519,9 +564,10 @@ static void openapi_has_each_route_and_no_other(void **state) {
     json_object_put(doc);
     char command[512];
     struct said said; /* the table, as the source has it */
-    (void)snprintf(command, sizeof command,
-                   "grep -cE '^    \\{ \"(GET|POST|PUT|DELETE)\", \"/' %s/../../server/api/router.c",
-                   getenv("DURABLE_BUILD"));
+    (void)snprintf(
+        command, sizeof command,
+        "grep -cE '^    \\{ \"(GET|POST|PUT|DELETE)\", \"/' %s/../../server/api/router.c",
+        getenv("DURABLE_BUILD"));
     shell_said(&said, "%s", command);
     assert_int_equal(strtol(said.out, NULL, 10), found);
 }

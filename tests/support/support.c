@@ -207,7 +207,7 @@ static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv
     char path[512], log[64];
     bool worker = strcmp(argv[0], "durable-worker") == 0;
     (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"),
-                   worker                                     ? "worker"
+                   worker                                   ? "worker"
                    : strcmp(argv[0], "durable-server") == 0 ? "server/api"
                                                             : "server/scheduler",
                    argv[0]);
