@@ -19,8 +19,8 @@ static int setup(void **state) {
     url = database_new();
     conn = connect_to(url);
     key = key_new(conn, "default", "admin,payloads");
-    server =
-        server_start(url, /* ready= */ true, "--head-timeout", "1s", "--body-timeout", "1s", NULL);
+    server = server_start(url, /* ready= */ true, "--head-timeout", "1s", "--body-timeout", "1s",
+                          "--write-timeout", "1s", NULL);
     return 0;
 }
 
@@ -249,6 +249,30 @@ static void a_slow_client_is_sent_away_and_disturbs_nobody(void **state) {
     (void)close(body);
 }
 
+static void who_does_not_read_is_cut_off_and_disturbs_nobody(void **state) {
+    static const char ask[] = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    static char all[2000 * (sizeof ask - 1)];
+    (void)state;
+    for (size_t i = 0; i < 2000; i++) {
+        memcpy(all + i * (sizeof ask - 1), ask, sizeof ask - 1);
+    }
+    int fd = http_connect(), small = 4096;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    http_say(fd, all, sizeof all);
+    for (int i = 0; i < 5; i++) {
+        call(&answer, "GET", "/healthz", NULL, NULL);
+        assert_status(&answer, 200);
+    }
+    for (int tries = 0; tries < 500; tries++, sleep_ms(10)) {
+        call(&answer, "GET", "/metrics", NULL, NULL);
+        if (strstr(answer.body, "durable_http_connections 1\n") != NULL) {
+            (void)close(fd);
+            return;
+        }
+    }
+    fail_msg("it is still connected: %s", strstr(answer.body, "durable_http_connections"));
+}
+
 static void a_request_may_come_byte_by_byte(void **state) {
     const char *text = "POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
                        "4\r\nabcd\r\nA\r\n0123456789\r\n0\r\n\r\n";
@@ -382,6 +406,7 @@ int main(void) {
         cmocka_unit_test(a_method_that_a_path_has_not_is_refused_with_those_it_has),
         cmocka_unit_test(what_is_too_large_is_refused),
         cmocka_unit_test(a_slow_client_is_sent_away_and_disturbs_nobody),
+        cmocka_unit_test(who_does_not_read_is_cut_off_and_disturbs_nobody),
         cmocka_unit_test(a_request_may_come_byte_by_byte),
         cmocka_unit_test(pipelined_requests_are_answered_in_their_order),
         cmocka_unit_test(who_expects_to_be_told_to_continue_is_told),
