@@ -11,16 +11,21 @@
 #include "common/db_conn.h"
 #include "common/db_rows.h"
 #include "common/log.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#define READY_TRIES 200 /* of 100 ms */
 
 struct dev {
     char dir[PATH_MAX];
@@ -114,7 +119,8 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
     if (length >= 0 && strncmp(out, "dj_", 3) != 0) { /* none yet, or one of an older version */
         status = make_key(dev, out);
         length = (ssize_t)strlen(out);
-        if (status == DJ_OK && (ftruncate(fd, 0) != 0 || pwrite(fd, out, (size_t)length, 0) != length)) {
+        if (status == DJ_OK &&
+            (ftruncate(fd, 0) != 0 || pwrite(fd, out, (size_t)length, 0) != length)) {
             length = -1;
         }
     }
@@ -122,8 +128,9 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
         (void)close(fd);
     }
     DJ_TRY(status);
-    return length > 0 ? DJ_OK
-                      : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
+    return length > 0
+               ? DJ_OK
+               : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
 }
 
 static dj_status write_env(const struct dev *dev) {
@@ -165,9 +172,8 @@ static dj_status start_programs(struct dev *dev) {
                    dev->dir);
     (void)snprintf(dev->worker.log, sizeof dev->worker.log, "%.4000s/worker.log", dev->dir);
     DJ_TRY(find_program("durable-server", "server/api", dev->programs[2]));
-    dev->server = (struct child){ .name = "durable-server",
-                                  .stop_signal = SIGTERM,
-                                  .death_signal = SIGTERM };
+    dev->server =
+        (struct child){ .name = "durable-server", .stop_signal = SIGTERM, .death_signal = SIGTERM };
     (void)snprintf(dev->server.log, sizeof dev->server.log, "%.4000s/server.log", dev->dir);
     (void)snprintf(dev->listen, sizeof dev->listen, "127.0.0.1:%d", dev->port);
     dev->server_argv[0] = dev->programs[2];
@@ -190,6 +196,38 @@ static dj_status start_programs(struct dev *dev) {
     (void)unsetenv("DURABLE_MODULE"); /* said by flags now */
     dev->worker.argv = dev->worker_argv;
     return child_start(&dev->worker);
+}
+
+/* Asks the server whether it can work. */
+static bool server_is_ready(int port) {
+    static const char question[] =
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct timeval patience = { .tv_sec = 1 };
+    char answer[16] = "";
+    AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
+        connect(fd, (const struct sockaddr *)&address, sizeof address) != 0 ||
+        send(fd, question, sizeof question - 1, MSG_NOSIGNAL) < 0) {
+        return false;
+    }
+    return recv(fd, answer, 12, MSG_WAITALL) == 12 && strcmp(answer, "HTTP/1.1 200") == 0;
+}
+
+static dj_status wait_for_server(struct dev *dev) {
+    for (int tries = 0; tries < READY_TRIES; tries++) {
+        struct timespec rest = { .tv_nsec = 100000000 };
+        if (server_is_ready(dev->port)) {
+            return DJ_OK;
+        }
+        if (child_has_ended(&dev->server)) {
+            break;
+        }
+        (void)nanosleep(&rest, NULL);
+    }
+    return dj_fail(DJ_UNAVAILABLE, "the server does not come up; %s says why", dev->server.log);
 }
 
 /* A module that does not load ends the worker at once: then its own words are the best. */
@@ -233,7 +271,8 @@ static dj_status start_all(struct dev *dev) {
     DJ_TRY(dev_postgres_start(&dev->postgres, dev->dir));
     DJ_TRY(migrate_database(dev));
     DJ_TRY(write_env(dev));
-    return start_programs(dev);
+    DJ_TRY(start_programs(dev));
+    return wait_for_server(dev);
 }
 
 static void stop_all(struct dev *dev) {

@@ -310,9 +310,8 @@ dj_status json_check(const char *argument, const char *text, size_t length, size
 }
 
 static struct scan scan_of(const struct json_walk *walk, const char *argument) {
-    return (struct scan){
-        .argument = argument, .text = walk->at, .at = walk->at, .end = walk->end
-    };
+    return (
+        struct scan){ .argument = argument, .text = walk->at, .at = walk->at, .end = walk->end };
 }
 
 /* The walk's own refusals count their bytes from the text's beginning. */
@@ -353,8 +352,9 @@ dj_status json_walk_next(struct json_walk *walk, bool *ret_more, struct json_sli
     }
     if (!walk->first) {
         if (peek(&scan) != ',') {
-            return walk_refuse(walk, scan.at, walk->object ? "a comma or } is expected"
-                                                           : "a comma or ] is expected");
+            return walk_refuse(walk, scan.at,
+                               walk->object ? "a comma or } is expected"
+                                            : "a comma or ] is expected");
         }
         scan.at++;
         skip_space(&scan);

@@ -2,15 +2,13 @@
 -- the client as it is. All but start_batch, ended_runs and stream_tails work in the namespace that as_namespace has set
 -- for the transaction.
 
--- Sets how the session plans, and refuses a login that as_namespace means nothing to: all keys would act in one namespace.
--- Called once a connection.
+-- Refuses a login that as_namespace means nothing to: all keys would act in one namespace. Called once a connection.
 -- Raises DJ006.
 create or replace function durable_internal.api_session()
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform durable_internal.plan_by_index();
     if not pg_has_role(session_user, 'durable_api', 'member') then
         perform durable_internal.fail('DJ006', format('role %s is not a member of durable_api', session_user),
             format('As owner: grant durable_api to %I', session_user));

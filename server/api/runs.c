@@ -322,17 +322,21 @@ static void starting_finish(struct starting *starting, const struct work_end *en
 
 static void starts_ask(struct starts *starts);
 
-static void on_together(void *context, const struct work_end *end) {
+static void on_together(void *context, const struct work_end *given) {
+    static const struct work_end short_of_rows = { .status = DJ_INTERNAL,
+                                                   .message = "a start was not answered",
+                                                   .executed = true };
     struct together *together = context;
+    const struct work_end *end = given;
     int row = 0;
+    list_for_each(starting, &together->members, struct starting, link) {
+        row += starting->count;
+    }
+    if (end->status == DJ_OK && PQntuples(end->rows) != row) {
+        end = &short_of_rows;
+    }
     bool alone = end->status != DJ_OK && !end->executed && together->count > 1 &&
                  database_is_up(together->from->api->database);
-    if (end->status == DJ_OK) {
-        list_for_each(starting, &together->members, struct starting, link) {
-            row += starting->count;
-        }
-        check(PQntuples(end->rows) == row);
-    }
     row = 0;
     if (list_is_empty(&together->members)) { /* no connection took the call: nobody waits but all */
         together->from->asked = false;

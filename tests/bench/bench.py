@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def database(template=None):
 
 @contextlib.contextmanager
 def process(url, program, *arguments):
-    path = {"durable-worker": "worker", "durable-scheduler": "server/scheduler"}[program]
+    path = {"durable-worker": "worker", "durable-scheduler": "server/scheduler",
+            "durable-server": "server/api"}[program]
     environment = {**os.environ, "DURABLE_DATABASE_URL": url}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         child = subprocess.Popen([f"{BUILD}/{path}/{program}", *arguments], env=environment, stderr=log)
@@ -151,6 +153,28 @@ def bench_start(quick):
                 ours.append(float(program("bench_load", url, work, connections, seconds)))
         figure(name, statistics.median(ours), "runs/s", statistics.median(plain),
                f"{connections} connections" + (", 1,000 a call" if connections == 2 else ""))
+
+
+def bench_http_start(quick):
+    """Starts over HTTP: 32 connections, one request at a time on each; client, server and PostgreSQL share the machine.
+    Its ceiling is durable.start() over 32 connections of PostgreSQL."""
+    seconds, rounds = (2, 1) if quick else (5, 3)
+    direct, ours, slow = [], [], []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for _ in range(rounds):
+        with database("bench_template") as url:
+            direct.append(float(program("bench_load", url, "start", 32, seconds)))
+        with database("bench_template") as url, process(url, "durable-server", "--listen", f"127.0.0.1:{port}"):
+            key = psql(url, command="select key from durable_internal.key_create('default', 'bench', '{start,payloads}')")
+            time.sleep(1)
+            program("bench_http", port, key, 32, 1)
+            rate, percentiles = program("bench_http", port, key, 32, seconds).splitlines()
+            ours.append(float(rate))
+            slow.append(float(percentiles.split()[1]))
+    figure("http_start", statistics.median(ours), "runs/s", statistics.median(direct),
+           f"32 connections, p99 {statistics.median(slow):.1f} ms; its ceiling is durable.start, a call each", ">= 10000/s")
 
 
 def lone(name, count, bars, rounds):
@@ -270,7 +294,7 @@ def bench_snapshot(_quick):
         print(f"{'':<16} each 12 s, {name}: " + ", ".join(f"{r:,.0f}" for r in rates), flush=True)
 
 
-BENCHES = {"drain": bench_drain, "steps": bench_steps, "start": bench_start, "latency": bench_latency,
+BENCHES = {"drain": bench_drain, "steps": bench_steps, "start": bench_start, "http_start": bench_http_start, "latency": bench_latency,
            "event": bench_event, "worker": bench_worker, "wait": bench_wait, "backlog": bench_backlog,
            "snapshot": bench_snapshot}
 LONG = ("wait", "backlog", "snapshot")

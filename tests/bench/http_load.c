@@ -1,6 +1,6 @@
 /* HTTP load: bench_http PORT KEY CONNECTIONS SECONDS keeps so many connections busy with POST
- * /v1/runs, one request at a time on each, and prints starts a second, then p50 and p99 in ms. Every
- * answer has to be 201. */
+ * /v1/runs, one request at a time on each, and prints starts a second, then p50 and p99 in ms.
+ * Every answer has to be 201. */
 #include "bench.h"
 
 #include <arpa/inet.h>
@@ -15,7 +15,8 @@
 
 #define ANSWER_BYTES 8192
 #define SAMPLES_MAX 10000000
-#define BODY "{\"job\":\"noop\",\"payload\":{\"userId\":\"user_123\",\"email\":\"ada@example.com\"}}"
+#define BODY                                                                                       \
+    "{\"job\":\"noop\",\"payload\":{\"userId\":\"user_123\",\"email\":\"ada@example.com\"}}"
 
 struct client {
     int fd;
@@ -84,10 +85,11 @@ int main(int argc, char **argv) {
     int64_t *samples = malloc(SAMPLES_MAX * sizeof *samples);
     struct client *clients = calloc((size_t)count, sizeof *clients);
     must_be(samples != NULL && clients != NULL && poll >= 0, "bench_http");
-    request_length = snprintf(request, sizeof request,
-                              "POST /v1/runs HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"
-                              "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                              argv[2], strlen(BODY), BODY);
+    request_length =
+        snprintf(request, sizeof request,
+                 "POST /v1/runs HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"
+                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                 argv[2], strlen(BODY), BODY);
     connect_all(clients, count, (int)strtol(argv[1], NULL, 10), poll);
     int64_t first_ns = clock_ns(), end_ns = first_ns + strtol(argv[4], NULL, 10) * 1000000000L;
     int done = 0;

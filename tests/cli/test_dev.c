@@ -72,6 +72,18 @@ static pid_t dev_start(void) {
     return 0;
 }
 
+/* What the HTTP API says to the key of DIR/env. */
+static void check_api(void) {
+    shell_said(
+        &said,
+        "set -a; . %s/env; python3 -c 'import os, urllib.request as u; print(u.urlopen(u.Request("
+        "os.environ[\"STACKSHIFT_URL\"] + \"/v1/runs\", b\"{\\\"job\\\":\\\"noop\\\"}\", "
+        "{\"Authorization\": \"Bearer \" + os.environ[\"STACKSHIFT_API_KEY\"], "
+        "\"Content-Type\": \"application/json\"})).status)'",
+        dir);
+    assert_string_equal(said.out, "201\n");
+}
+
 /* As DIR/env says it. */
 static const char *database_url(void) {
     static char url[512];
@@ -126,6 +138,7 @@ static void it_goes_on_with_what_was_there_however_it_was_ended(void **state) {
         pid_t pid = dev_start();
         PGconn *conn = connect_to(database_url());
         assert_true(left_behind() > 0);
+        check_api();
         if (i == 0) {
             record_calls(conn);
             (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('waits')"));

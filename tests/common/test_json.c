@@ -365,8 +365,68 @@ static void a_field_of_another_type_or_size_is_named(void **state) {
     assert_fails(json_get_array(value, "b", &object), DJ_INVALID_ARGUMENT, "an array");
 }
 
+static void a_walk_hands_out_the_parts_as_they_were_written(void **state) {
+    const char *text = " { \"a\" : 1.10 , \"b\\\"\":[1, {\"x\": \"]}\"}],\"c\":\"\\u00e9\"} ";
+    struct json_walk walk;
+    struct json_slice key, value;
+    bool more;
+    (void)state;
+    assert_ok(json_walk_begin(&walk, "body", text, strlen(text), /* object= */ true));
+    static const char *const values[] = { "1.10", "[1, {\"x\": \"]}\"}]", "\"\\u00e9\"" };
+    for (int i = 0; i < 3; i++) {
+        assert_ok(json_walk_next(&walk, &more, &key, &value));
+        assert_true(more);
+        assert_int_equal(value.length, strlen(values[i]));
+        assert_memory_equal(value.text, values[i], value.length);
+    }
+    assert_ok(json_walk_next(&walk, &more, &key, &value));
+    assert_false(more);
+    assert_ok(json_walk_begin(&walk, "list", "[]", 2, /* object= */ false));
+    assert_ok(json_walk_next(&walk, &more, &key, &value));
+    assert_false(more);
+}
+
+static void a_walk_names_the_field_that_is_wrong(void **state) {
+    static const struct {
+        const char *text, *part;
+    } table[] = {
+        { "{\"a\":01}", "a, at byte 2" },
+        { "{\"a\":1 \"b\":2}", "body, at byte 7" },
+        { "{\"a\"}", "a colon" },
+        { "{\"a\":}", "a, at byte 0" },
+        { "{\"a\":1", "body, at byte 6" },
+        { "{\"a\":1}}", "something follows" },
+        { "{\"a\":1,}", "a key" },
+        { "{\"a\":\"\\u0000\"}", "cannot be stored" },
+        { "{,}", "a key" },
+        { "[1]", "body is not a JSON object" },
+        { "", "body is not a JSON object" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct json_walk walk;
+        struct json_slice key, value;
+        bool more = true;
+        dj_status status =
+            json_walk_begin(&walk, "body", table[i].text, strlen(table[i].text), true);
+        while (status == DJ_OK && more) {
+            status = json_walk_next(&walk, &more, &key, &value);
+        }
+        assert_fails(status, DJ_INVALID_ARGUMENT, table[i].part);
+    }
+}
+
+static void a_string_is_decoded_in_its_place(void **state) {
+    char text[] = "\"a\\n\\u00e9\\ud83d\\ude00\\/\\\\\"";
+    (void)state;
+    assert_string_equal(json_decode_string(text, strlen(text)), "a\n\xc3\xa9\xf0\x9f\x98\x80/\\");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_walk_hands_out_the_parts_as_they_were_written),
+        cmocka_unit_test(a_walk_names_the_field_that_is_wrong),
+        cmocka_unit_test(a_string_is_decoded_in_its_place),
         cmocka_unit_test(values_of_every_type_are_read_and_printed),
         cmocka_unit_test(strings_keep_their_characters),
         cmocka_unit_test(a_stored_value_is_read_whatever_its_type),

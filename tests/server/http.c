@@ -55,7 +55,7 @@ int http_connect(void) {
 
 pid_t server_start(const char *url, bool ready, ...) {
     char listen[32];
-    const char *more[6] = { NULL };
+    const char *more[7] = { NULL };
     struct answer answer = { .body = NULL };
     va_list list;
     port = free_port();
@@ -66,7 +66,7 @@ pid_t server_start(const char *url, bool ready, ...) {
     }
     va_end(list);
     pid_t pid = spawn(url, NULL, "durable-server", "--listen", listen, more[0], more[1], more[2],
-                      more[3], more[4], NULL);
+                      more[3], more[4], more[5], NULL);
     for (int tries = 0; tries < 1000; tries++, sleep_ms(10)) {
         int fd = try_connect();
         if (fd < 0) {
@@ -153,12 +153,12 @@ void call(struct answer *answer, const char *method, const char *path, const cha
         assert_true(vasprintf(&text, body, list) >= 0);
         va_end(list);
     }
-    int length = asprintf(&head,
-                          "%s %s HTTP/1.1\r\nHost: test\r\n%s%s%sContent-Type: "
-                          "application/json\r\nContent-Length: %zu\r\n\r\n",
-                          method, path, key == NULL ? "" : "Authorization: Bearer ",
-                          key == NULL ? "" : key, key == NULL ? "" : "\r\n",
-                          text == NULL ? 0 : strlen(text));
+    int length =
+        asprintf(&head,
+                 "%s %s HTTP/1.1\r\nHost: test\r\n%s%s%sContent-Type: "
+                 "application/json\r\nContent-Length: %zu\r\n\r\n",
+                 method, path, key == NULL ? "" : "Authorization: Bearer ", key == NULL ? "" : key,
+                 key == NULL ? "" : "\r\n", text == NULL ? 0 : strlen(text));
     assert_true(length > 0);
     int fd = http_connect();
     http_say(fd, head, (size_t)length);

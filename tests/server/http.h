@@ -24,7 +24,8 @@ void http_say(int fd, const char *text, size_t length);
 void http_hear(int fd, struct answer *answer); /* one answer; others may follow */
 bool http_is_closed(int fd, int timeout_ms);   /* by the server */
 
-/** One request on a connection of its own; `key` and `body` may be NULL. The body is printf-like. */
+/** One request on a connection of its own; `key` and `body` may be NULL. The body is printf-like.
+ */
 void call(struct answer *answer, const char *method, const char *path, const char *key,
           const char *body, ...) __attribute__((format(printf, 5, 6)));
 

@@ -20,7 +20,7 @@ static int setup(void **state) {
     conn = connect_to(url);
     key = key_new(conn, "default", "admin,payloads");
     server = server_start(url, /* ready= */ true, "--head-timeout", "1s", "--body-timeout", "1s",
-                          NULL);
+                          "--write-timeout", "1s", NULL);
     return 0;
 }
 
@@ -52,8 +52,7 @@ static void what_two_readers_could_understand_differently_is_refused(void **stat
         size_t length;
         int status;
     } table[] = {
-#define CASE(text, status)                                                                         \
-    { text, sizeof(text) - 1, status }
+#define CASE(text, status) { text, sizeof(text) - 1, status }
         CASE(GET_HEALTH "\r\n", 200),
         CASE(GET_HEALTH "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
         CASE(GET_HEALTH "Content-Length: 0\r\n\r\n", 200),
@@ -85,7 +84,9 @@ static void what_two_readers_could_understand_differently_is_refused(void **stat
         CASE(GET_HEALTH "Transfer-Encoding: identity\r\n\r\n", 400),
         CASE(GET_HEALTH "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
         CASE(GET_HEALTH "Transfer-Encoding: \r\n\r\n", 400),
-        CASE(GET_HEALTH "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400),
+        CASE(GET_HEALTH "Transfer-Encoding: \x0b"
+                        "chunked\r\n\r\n0\r\n\r\n",
+             400),
         CASE(GET_HEALTH "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
              400),
         CASE(GET_HEALTH "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n", 400),
@@ -113,7 +114,9 @@ static void what_two_readers_could_understand_differently_is_refused(void **stat
         CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400),
         CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\r\n\tc\r\n\r\n", 400),
         CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 400),
-        CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\x01" "c\r\n\r\n", 400),
+        CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\x01"
+             "c\r\n\r\n",
+             400),
         CASE("GET /healthz HTTP/1.1\r\nHost: x\r\nA\r\n\r\n", 400),
         CASE("GET /healthz HTTP/1.1\r\nHost: x\r\n: b\r\n\r\n", 400),
         CASE("\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
@@ -153,9 +156,18 @@ static void what_two_readers_could_understand_differently_is_refused(void **stat
 }
 
 static void paths_that_are_none_are_not_found(void **state) {
-    static const char *const paths[] = { "/", "//", "/v1", "/v1/", "/v1/runs/", "/v1//runs", "/x",
-                                         "/v1/../healthz", "/%2e%2e/healthz", "/healthz/",
-                                         "/HEALTHZ", "/v1/runs/a/b/c/d/e/f/g/h/i/j/k/l" };
+    static const char *const paths[] = { "/",
+                                         "//",
+                                         "/v1",
+                                         "/v1/",
+                                         "/v1/runs/",
+                                         "/v1//runs",
+                                         "/x",
+                                         "/v1/../healthz",
+                                         "/%2e%2e/healthz",
+                                         "/healthz/",
+                                         "/HEALTHZ",
+                                         "/v1/runs/a/b/c/d/e/f/g/h/i/j/k/l" };
     (void)state;
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         call(&answer, "GET", paths[i], key, NULL);
@@ -200,12 +212,15 @@ static void what_is_too_large_is_refused(void **state) {
     n = snprintf(text, sizeof text, GET_HEALTH "A: %0*d\r\n\r\n", 16000, 0);
     say(text, (size_t)n);
     assert_status(&answer, 200);
-    n = snprintf(text, sizeof text, POST_RUNS "Authorization: Bearer %s\r\nContent-Length: 9999999\r\n\r\n{", key);
+    n = snprintf(text, sizeof text,
+                 POST_RUNS "Authorization: Bearer %s\r\nContent-Length: 9999999\r\n\r\n{", key);
     say(text, (size_t)n);
     assert_status(&answer, 413);
     assert_field(&answer, "/code", "payload_too_large");
-    n = snprintf(text, sizeof text, POST_RUNS "Authorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%0*d", key,
-                 1200000, 1200000, 0);
+    n = snprintf(text, sizeof text,
+                 POST_RUNS
+                 "Authorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%0*d",
+                 key, 1200000, 1200000, 0);
     say(text, (size_t)n);
     assert_status(&answer, 413);
 }
@@ -214,7 +229,9 @@ static void a_slow_client_is_sent_away_and_disturbs_nobody(void **state) {
     (void)state;
     int head = http_connect(), body = http_connect();
     char text[512];
-    int n = snprintf(text, sizeof text, POST_RUNS "Authorization: Bearer %s\r\nContent-Length: 20\r\n\r\n{\"job\"", key);
+    int n =
+        snprintf(text, sizeof text,
+                 POST_RUNS "Authorization: Bearer %s\r\nContent-Length: 20\r\n\r\n{\"job\"", key);
     http_say(head, GET_HEALTH, strlen(GET_HEALTH));
     http_say(body, text, (size_t)n);
     for (int i = 0; i < 5; i++) {
@@ -230,6 +247,30 @@ static void a_slow_client_is_sent_away_and_disturbs_nobody(void **state) {
     assert_true(http_is_closed(body, 5000));
     (void)close(head);
     (void)close(body);
+}
+
+static void who_does_not_read_is_cut_off_and_disturbs_nobody(void **state) {
+    static const char ask[] = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    static char all[2000 * (sizeof ask - 1)];
+    (void)state;
+    for (size_t i = 0; i < 2000; i++) {
+        memcpy(all + i * (sizeof ask - 1), ask, sizeof ask - 1);
+    }
+    int fd = http_connect(), small = 4096;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    http_say(fd, all, sizeof all);
+    for (int i = 0; i < 5; i++) {
+        call(&answer, "GET", "/healthz", NULL, NULL);
+        assert_status(&answer, 200);
+    }
+    for (int tries = 0; tries < 500; tries++, sleep_ms(10)) {
+        call(&answer, "GET", "/metrics", NULL, NULL);
+        if (strstr(answer.body, "durable_http_connections 1\n") != NULL) {
+            (void)close(fd);
+            return;
+        }
+    }
+    fail_msg("it is still connected: %s", strstr(answer.body, "durable_http_connections"));
 }
 
 static void a_request_may_come_byte_by_byte(void **state) {
@@ -250,12 +291,13 @@ static void pipelined_requests_are_answered_in_their_order(void **state) {
     char *text = calloc(MANY, 512), *at = text;
     (void)state;
     for (int i = 0; i < MANY; i++) {
-        at += i % 2 == 0 ? sprintf(at, "GET /nothing/%d HTTP/1.1\r\nHost: x\r\n\r\n", i)
-                         : sprintf(at,
-                                   "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
-                                   "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-                                   "{\"job\":\"j\",\"priority\":%5d}",
-                                   key, 28, i);
+        at += i % 2 == 0
+                  ? sprintf(at, "GET /nothing/%d HTTP/1.1\r\nHost: x\r\n\r\n", i)
+                  : sprintf(at,
+                            "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+                            "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                            "{\"job\":\"j\",\"priority\":%5d}",
+                            key, 28, i);
     }
     int fd = http_connect();
     http_say(fd, text, (size_t)(at - text));
@@ -277,7 +319,10 @@ static void pipelined_requests_are_answered_in_their_order(void **state) {
 static void who_expects_to_be_told_to_continue_is_told(void **state) {
     char text[512];
     (void)state;
-    int n = snprintf(text, sizeof text, POST_RUNS "Authorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n", key);
+    int n = snprintf(
+        text, sizeof text,
+        POST_RUNS "Authorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n",
+        key);
     call(&answer, "GET", "/v1/runs", key, NULL); /* the key is known now */
     int fd = http_connect();
     http_say(fd, text, (size_t)n);
@@ -298,7 +343,11 @@ static void who_expects_to_be_told_to_continue_is_told(void **state) {
 static void a_body_that_is_no_json_by_its_type_is_refused(void **state) {
     char text[512];
     (void)state;
-    int n = snprintf(text, sizeof text, "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nAuthorization: Bearer %s\r\nContent-Length: 11\r\n\r\n{\"job\":\"j\"}", key);
+    int n =
+        snprintf(text, sizeof text,
+                 "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nAuthorization: "
+                 "Bearer %s\r\nContent-Length: 11\r\n\r\n{\"job\":\"j\"}",
+                 key);
     int fd = http_connect();
     http_say(fd, text, (size_t)n);
     http_hear(fd, &answer);
@@ -335,7 +384,10 @@ static void a_drain_answers_what_it_has_and_ends(void **state) {
     server = server_start(url, /* ready= */ true, NULL);
     int idle = http_connect(), busy = http_connect();
     const char *id = sql_text(conn, "select durable.start('nobody')");
-    int n = snprintf(text, sizeof text, "GET /v1/runs/%s/result?wait=1m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", id, key);
+    int n = snprintf(
+        text, sizeof text,
+        "GET /v1/runs/%s/result?wait=1m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+        id, key);
     http_say(busy, text, (size_t)n);
     sleep_ms(300);
     assert_int_equal(end_process(server, SIGTERM), 0);
@@ -354,6 +406,7 @@ int main(void) {
         cmocka_unit_test(a_method_that_a_path_has_not_is_refused_with_those_it_has),
         cmocka_unit_test(what_is_too_large_is_refused),
         cmocka_unit_test(a_slow_client_is_sent_away_and_disturbs_nobody),
+        cmocka_unit_test(who_does_not_read_is_cut_off_and_disturbs_nobody),
         cmocka_unit_test(a_request_may_come_byte_by_byte),
         cmocka_unit_test(pipelined_requests_are_answered_in_their_order),
         cmocka_unit_test(who_expects_to_be_told_to_continue_is_told),

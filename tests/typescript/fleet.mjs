@@ -39,7 +39,7 @@ export class Fleet {
     fleet.database = `node_${process.pid}_${port}`
     fleet.url = `http://127.0.0.1:${port}`
     fleet.db = `${admin.slice(0, admin.lastIndexOf('/'))}/${fleet.database}`
-    sql(admin, `select pg_advisory_lock(1); create database ${fleet.database} template durable_template`)
+    sql(admin, `create database ${fleet.database} template durable_template`)
     const env = { ...process.env, DURABLE_DATABASE_URL: fleet.db, ...(commits ? { DURABLE_PUBLIC_URL: fleet.url } : {}) }
     const key = execFileSync(`${build}/cli/durable`, ['keys', 'create', 'test', '--json'], { env, encoding: 'utf8' })
     fleet.key = JSON.parse(key).key
