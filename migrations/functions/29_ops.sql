@@ -342,10 +342,13 @@ $$;
 -- fence and its worker; what is checked and locked is the lease row, as in commit(). Answers in the items' order:
 -- {"results", "cancelled", "leaseUntil"}, or a code: lease_lost, or busy (somebody's open transaction holds the lease:
 -- say it again). An empty list is a heartbeat.
+-- Planned by indexes here, since durable-server's sessions are not: they also list.
 -- Locks: lease rows by run, waiting for none. Raises DJ001, DJ004 for all: the caller then says each by itself.
 create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
 returns table (n int, answer jsonb)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
