@@ -3,9 +3,11 @@
 -- A time as RFC 3339 in UTC, with milliseconds.
 create or replace function durable_internal.json_time(at timestamptz)
 returns text
-language sql immutable
+language plpgsql immutable
 as $$
-    select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+begin
+    return to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+end
 $$;
 
 create or replace function durable_internal.run_json(r durable.runs)
