@@ -37,7 +37,10 @@ struct dev {
     char programs[3][PATH_MAX];
     char listen[32];
     char *scheduler_argv[4];
-    char *server_argv[4];
+    char *server_argv[5];
+    char public_url[48];
+    char api_key[128];
+    bool synced[CONFIG_TEXTS_MAX]; /* the server knows the jobs of that --endpoint */
     char *worker_argv[2 * CONFIG_TEXTS_MAX + 8];
 };
 
@@ -133,9 +136,38 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
                : dj_fail(DJ_UNAVAILABLE, "cannot keep a key in %s: %s", path, strerror(errno));
 }
 
-static dj_status write_env(const struct dev *dev) {
-    char path[PATH_MAX + 8], key[128];
-    DJ_TRY(api_key(dev, key));
+/* Registers each --endpoint, and keeps what was there: its secret stays the same. `env` has the
+ * secret of the first one, for handlers to check calls with. */
+static dj_status register_endpoints(const struct dev *dev, FILE *env) {
+    PGconn *conn;
+    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    dj_status status = DJ_OK;
+    for (int i = 0; i < dev->endpoints.count && status == DJ_OK; i++) {
+        char name[32];
+        const char *secret;
+        size_t length;
+        struct db_params params;
+        AUTO(pgresult) PGresult *rows = NULL;
+        (void)snprintf(name, sizeof name, "dev-%d", i + 1);
+        params_init(&params);
+        params_add_text(&params, name);
+        params_add_text(&params, dev->endpoints.texts[i]);
+        status = db_exec(conn, &CALL_ENDPOINT_KEEP, &params, &rows);
+        params_done(&params);
+        if (status == DJ_OK) {
+            status = rows_text(rows, 0, 0, &secret, &length);
+        }
+        if (status == DJ_OK && i == 0) {
+            (void)fprintf(env, "STACKSHIFT_SIGNING_SECRET=%s\n", secret);
+        }
+    }
+    db_conn_close(conn);
+    return status;
+}
+
+static dj_status write_env(struct dev *dev) {
+    char path[PATH_MAX + 8];
+    DJ_TRY(api_key(dev, dev->api_key));
     (void)snprintf(path, sizeof path, "%s/env", dev->dir);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
@@ -144,9 +176,11 @@ static dj_status write_env(const struct dev *dev) {
     }
     (void)fprintf(
         out, "DURABLE_DATABASE_URL=%s\nSTACKSHIFT_URL=http://127.0.0.1:%d\nSTACKSHIFT_API_KEY=%s\n",
-        dev->postgres.url, dev->port, key);
-    return fclose(out) == 0 ? DJ_OK
-                            : dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
+        dev->postgres.url, dev->port, dev->api_key);
+    dj_status status = register_endpoints(dev, out);
+    bool written = fclose(out) == 0;
+    DJ_TRY(status);
+    return written ? DJ_OK : dj_fail(DJ_UNAVAILABLE, "cannot write %s: %s", path, strerror(errno));
 }
 
 static dj_status migrate_database(const struct dev *dev) {
@@ -179,14 +213,14 @@ static dj_status start_programs(struct dev *dev) {
     dev->server_argv[0] = dev->programs[2];
     dev->server_argv[1] = "--listen";
     dev->server_argv[2] = dev->listen;
+    dev->server_argv[3] = "--allow-private"; /* handlers are on this machine too */
     dev->server.argv = dev->server_argv;
     DJ_TRY(child_start(&dev->server));
     dev->scheduler_argv[0] = dev->programs[0];
     dev->scheduler.argv = dev->scheduler_argv;
     DJ_TRY(child_start(&dev->scheduler));
-    if (dev->modules.count == 0) {
-        return DJ_OK;
-    }
+    (void)snprintf(dev->public_url, sizeof dev->public_url, "http://127.0.0.1:%d", dev->port);
+    (void)setenv("DURABLE_PUBLIC_URL", dev->public_url, 1);
     int count = 0;
     dev->worker_argv[count++] = dev->programs[1];
     for (int i = 0; i < dev->modules.count; i++) {
@@ -198,22 +232,46 @@ static dj_status start_programs(struct dev *dev) {
     return child_start(&dev->worker);
 }
 
-/* Asks the server whether it can work. */
-static bool server_is_ready(int port) {
-    static const char question[] =
-        "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+/* Asks the server, and puts the beginning of what it answers into `answer`. */
+static bool ask_server(int port, const char *question, char *answer, size_t size) {
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_port = htons((uint16_t)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     struct timeval patience = { .tv_sec = 1 };
-    char answer[16] = "";
+    size_t length = 0;
     AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
         connect(fd, (const struct sockaddr *)&address, sizeof address) != 0 ||
-        send(fd, question, sizeof question - 1, MSG_NOSIGNAL) < 0) {
+        send(fd, question, strlen(question), MSG_NOSIGNAL) < 0) {
         return false;
     }
-    return recv(fd, answer, 12, MSG_WAITALL) == 12 && strcmp(answer, "HTTP/1.1 200") == 0;
+    for (ssize_t got = 1; got > 0 && length<size - 1; length += got> 0 ? (size_t)got : 0) {
+        got = recv(fd, answer + length, size - 1 - length, 0);
+    }
+    answer[length] = '\0';
+    return strncmp(answer, "HTTP/1.1 200", 12) == 0;
+}
+
+/* Asks the server whether it can work. */
+static bool server_is_ready(int port) {
+    char answer[16];
+    return ask_server(port, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                      answer, sizeof answer);
+}
+
+/* Lets the server look at the jobs of an --endpoint, which may come up later than we. */
+static void sync_endpoints(struct dev *dev) {
+    for (int i = 0; i < dev->endpoints.count; i++) {
+        char question[512], answer[8192];
+        (void)snprintf(
+            question, sizeof question,
+            "POST /v1/endpoints/dev-%d/sync HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            "Authorization: Bearer %s\r\nContent-Length: 0\r\n\r\n",
+            i + 1, dev->api_key);
+        dev->synced[i] =
+            dev->synced[i] || (ask_server(dev->port, question, answer, sizeof answer) &&
+                               strstr(answer, "\"syncError\"") == NULL);
+    }
 }
 
 static dj_status wait_for_server(struct dev *dev) {
@@ -249,6 +307,7 @@ static void watch(struct dev *dev, const sigset_t *set) {
         if (sigtimedwait(set, NULL, &second) > 0) {
             return;
         }
+        sync_endpoints(dev);
         for (int i = 0; i < 3; i++) {
             if (child_has_ended(children[i])) {
                 (void)fprintf(stderr,
@@ -311,7 +370,7 @@ dj_status command_dev(int argc, char **argv) {
           .target = &dev.modules },
         { .flag = "endpoint",
           .value_name = "URL",
-          .help = "handlers over HTTP; not available yet",
+          .help = "where handlers are served over HTTP; may be repeated",
           .kind = CONFIG_TEXTS,
           .target = &dev.endpoints },
         { .flag = NULL },
@@ -326,9 +385,6 @@ dj_status command_dev(int argc, char **argv) {
     int first, lock = -1;
     sigset_t set;
     DJ_TRY(config_parse(&command, argc, argv, &first));
-    if (dev.endpoints.count > 0) {
-        return dj_fail(DJ_NOT_ALLOWED, "--endpoint is not available yet; --module is");
-    }
     DJ_TRY(check_modules(&dev));
     if (!port_is_free(dev.port)) {
         return dj_fail(DJ_UNAVAILABLE,

@@ -57,6 +57,8 @@ CALL(CALL_ENDPOINT_PUT, "endpoint_put",
      "$2, $3, $4, $5 * interval "
      "'1 ms')",
      DB_TEXT, DB_TEXT, DB_BOOL, DB_INT4, DB_INT8);
+CALL(CALL_ENDPOINT_KEEP, "endpoint_keep", "select durable_internal.endpoint_keep($1, $2)", DB_TEXT,
+     DB_TEXT);
 CALL(CALL_ENDPOINT_ROTATE, "endpoint_rotate",
      "select durable_internal.endpoint_rotate(durable_internal.session_namespace(), $1)", DB_TEXT);
 CALL(CALL_ENDPOINT_SYNCED, "endpoint_synced",

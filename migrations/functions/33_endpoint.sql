@@ -51,6 +51,25 @@ begin
 end
 $$;
 
+-- An endpoint of `durable dev`, which begins again and again: one that is there with this URL keeps its secret. Answers the
+-- newest. For owners. Raises DJ001.
+create or replace function durable_internal.endpoint_keep(name text, url text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    tenant int := durable_internal.session_namespace();
+begin
+    perform from durable_internal.endpoint e
+      where e.namespace_id = tenant and e.name = endpoint_keep.name and e.url = endpoint_keep.url;
+    if not found then
+        return (durable_internal.endpoint_put(tenant, name, url, true, null, null)).secret;
+    end if;
+    return (durable_internal.endpoint_secrets(tenant, name))[1];
+end
+$$;
+
 -- A new secret for an endpoint. Raises DJ003.
 create or replace function durable_internal.endpoint_rotate(namespace_id int, name text)
 returns text

@@ -14,12 +14,14 @@
 
 static char dir[64];
 static struct said said;
+static int endpoint_port;
 
 static int setup(void **state) {
     (void)state;
     (void)snprintf(dir, sizeof dir, "/tmp/durable-dev-test-XXXXXX");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(chmod(dir, 0755), 0);
+    endpoint_port = free_port();
     return 0;
 }
 
@@ -44,11 +46,12 @@ static int free_port(void) {
 
 /* Starts it and waits for its line. */
 static pid_t dev_start(void) {
-    char path[512], port[16], out[96], module[512];
+    char path[512], port[16], out[96], module[512], endpoint[64];
     (void)snprintf(path, sizeof path, "%s/cli/durable", getenv("DURABLE_BUILD"));
     (void)snprintf(module, sizeof module, "%s/tests/support/test_module.so",
                    getenv("DURABLE_BUILD"));
     (void)snprintf(port, sizeof port, "%d", free_port());
+    (void)snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%d/", endpoint_port);
     (void)snprintf(out, sizeof out, "%s/said", dir);
     (void)unlink(out);
     pid_t pid = fork();
@@ -58,7 +61,8 @@ static pid_t dev_start(void) {
         (void)dup2(fd, 1);
         (void)dup2(fd, 2);
         (void)unsetenv("DURABLE_DATABASE_URL");
-        (void)execl(path, path, "dev", "--dir", dir, "--port", port, "--module", module, NULL);
+        (void)execl(path, path, "dev", "--dir", dir, "--port", port, "--module", module,
+                    "--endpoint", endpoint, NULL);
         _exit(127);
     }
     for (int tries = 0; tries < 600; tries++) {
@@ -157,6 +161,32 @@ static void it_goes_on_with_what_was_there_however_it_was_ended(void **state) {
     }
 }
 
+/* The endpoint comes up later, and is looked at then; its secret is in DIR/env, and the same the
+ * next time. */
+static void handlers_over_http_are_found_and_called(void **state) {
+    char secret[128] = "";
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = dev_start();
+        PGconn *conn = connect_to(database_url());
+        shell_said(&said, "sed -n 's/^STACKSHIFT_SIGNING_SECRET=//p' %s/env", dir);
+        said.out[strcspn(said.out, "\n")] = '\0';
+        assert_true(i == 0 || strcmp(secret, said.out) == 0);
+        (void)snprintf(secret, sizeof secret, "%.127s", said.out);
+        pid_t endpoint = spawn_handlers(endpoint_port, secret);
+        sql(conn, "select durable.start('five-steps')");
+        wait_until(conn, 20,
+                   "select count(*) = %d from durable.runs where job = 'five-steps' and status = "
+                   "'completed' and "
+                   "result = '5'",
+                   i + 1);
+        PQfinish(conn);
+        (void)end_process(endpoint, SIGKILL);
+        assert_int_equal(end_process(pid, SIGTERM), 0);
+        wait_gone();
+    }
+}
+
 static void a_port_in_use_is_named_and_nothing_started(void **state) {
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -202,6 +232,7 @@ static void bad_flags_are_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_on_with_what_was_there_however_it_was_ended),
+        cmocka_unit_test(handlers_over_http_are_found_and_called),
         cmocka_unit_test(a_port_in_use_is_named_and_nothing_started),
         cmocka_unit_test(a_second_one_in_the_same_directory_is_refused),
         cmocka_unit_test(bad_flags_are_named),

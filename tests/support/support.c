@@ -314,6 +314,12 @@ pid_t endpoint_again(int port) {
     return 0;
 }
 
+pid_t spawn_handlers(int port, const char *secret) {
+    (void)snprintf(endpoint_log, sizeof endpoint_log, "/tmp/durable-calls-%d", (int)getpid());
+    (void)snprintf(endpoint_secret, sizeof endpoint_secret, "%s", secret);
+    return endpoint_again(port);
+}
+
 pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
     *ret_port = free_port();
     (void)snprintf(endpoint_log, sizeof endpoint_log, "/tmp/durable-calls-%d", (int)getpid());

@@ -63,7 +63,8 @@ pid_t spawn_scheduler(const char *url);
  * "test" with all its jobs. Each call that is signed well leaves a line in the file at
  * endpoint_calls(). */
 pid_t spawn_endpoint(PGconn *conn, int *ret_port);
-pid_t endpoint_again(int port); /* the same one, after it was ended */
+pid_t endpoint_again(int port);                     /* the same one, after it was ended */
+pid_t spawn_handlers(int port, const char *secret); /* … with a secret that is there already */
 const char *endpoint_calls(void);
 
 /** Ends a process and waits for it; answers its exit status, or minus the signal that ended it. */
