@@ -33,17 +33,6 @@ static int teardown(void **state) {
     return 0;
 }
 
-static int free_port(void) {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
-
 /* Starts it and waits for its line. */
 static pid_t dev_start(void) {
     char path[512], port[16], out[96], module[512], endpoint[64];

@@ -25,16 +25,6 @@ static struct sockaddr_in address_of(int at) {
     return address;
 }
 
-static int free_port(void) {
-    struct sockaddr_in address = address_of(0);
-    socklen_t length = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    (void)close(fd);
-    return ntohs(address.sin_port);
-}
-
 static int try_connect(void) {
     struct sockaddr_in address = address_of(port);
     struct timeval patience = { .tv_sec = 20 };

@@ -277,7 +277,7 @@ static struct sockaddr_in loopback(int port) {
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 }
 
-static int free_port(void) {
+int free_port(void) {
     struct sockaddr_in address = loopback(0);
     socklen_t length = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

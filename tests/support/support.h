@@ -59,6 +59,9 @@ pid_t spawn(const char *url, const char *failpoint, const char *program, ...)
 pid_t spawn_worker(const char *url, const char *failpoint);
 pid_t spawn_scheduler(const char *url);
 
+/** A port of 127.0.0.1 that nobody listens at just now. */
+int free_port(void);
+
 /** Serves handlers over HTTP on a free port (endpoint.py), and registers them as the endpoint
  * "test" with all its jobs. Each call that is signed well leaves a line in the file at
  * endpoint_calls(). */
