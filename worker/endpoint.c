@@ -4,8 +4,8 @@
  *
  * What a call comes to (docs/protocol.md): an answer goes to the database as it is, and is read
  * there. A call that did not reach a handler (refused, 429, 503) is not the run's fault: the run
- * goes back, the endpoint rests, and no attempt is spent. Everything else fails the attempt, with a
- * reason. */
+ * goes back, the endpoint rests, and no attempt is spent; after its rest a few calls are tried
+ * before the others. Everything else fails the attempt, with a reason. */
 #include "worker/endpoint.h"
 
 #include "common/auto.h"
@@ -29,13 +29,14 @@
 #define REFRESH_MS 5000
 #define REFRESH_FAILING_MS 500
 #define QUOTE_BYTES_MAX 200
+#define CALLS_WHILE_FAILING 4
 
 struct endpoint {
     struct list link;
     char *name, *url;
     char *secrets[SECRETS_MAX];
     int secret_count;
-    bool allow_private, failing, there;
+    bool allow_private, failing, resting, there;
     int concurrency;
     int64_t timeout_ms;
     int active;
@@ -156,6 +157,7 @@ static dj_status read_endpoint(struct endpoints *endpoints, const PGresult *rows
     DJ_TRY(rows_int4(rows, row, ENDPOINT_CONCURRENCY, &concurrency));
     DJ_TRY(rows_int8(rows, row, ENDPOINT_TIMEOUT_MS, &endpoint->timeout_ms));
     DJ_TRY(rows_bool(rows, row, ENDPOINT_FAILING, &endpoint->failing));
+    DJ_TRY(rows_bool(rows, row, ENDPOINT_RESTING, &endpoint->resting));
     endpoint->concurrency = concurrency;
     endpoint->there = true;
     DJ_TRY(rows_text_array(rows, row, ENDPOINT_JOBS, &array));
@@ -224,8 +226,16 @@ void endpoints_refresh(struct endpoints *endpoints) {
 
 static void call_begin(struct endpoints *endpoints, struct endpoint_call *call);
 
+static bool has_room(const struct endpoint *endpoint) {
+    int room = endpoint->concurrency;
+    if (endpoint->failing && room > CALLS_WHILE_FAILING) {
+        room = CALLS_WHILE_FAILING;
+    }
+    return !endpoint->resting && endpoint->active < room;
+}
+
 static void begin_waiting(struct endpoints *endpoints, struct endpoint *endpoint) {
-    while (endpoint->active < endpoint->concurrency && !list_is_empty(&endpoint->waiting)) {
+    while (has_room(endpoint) && !list_is_empty(&endpoint->waiting)) {
         struct endpoint_call *call = list_first(&endpoint->waiting, struct endpoint_call, link);
         list_remove(&call->link);
         call_begin(endpoints, call);
@@ -269,6 +279,14 @@ static void call_fail(struct endpoints *endpoints, struct endpoint_call *call,
     call_end(endpoints, call, "fail", error_detail(message));
 }
 
+/* The calls that are not begun. */
+static void give_back(struct endpoints *endpoints, struct endpoint *endpoint) {
+    while (!list_is_empty(&endpoint->waiting)) {
+        call_end(endpoints, list_first(&endpoint->waiting, struct endpoint_call, link), "yield",
+                 strdup("{}"));
+    }
+}
+
 /* The endpoint rests, and the run goes back to its queue. */
 static void call_rest(struct endpoints *endpoints, struct endpoint_call *call, const char *reason,
                       int64_t rest_ms) {
@@ -284,13 +302,16 @@ static void call_rest(struct endpoints *endpoints, struct endpoint_call *call, c
     if (!call->endpoint->failing) {
         log_warning("endpoint.rests", "endpoint", call->endpoint->name, "reason", reason);
     }
-    call->endpoint->failing = true;
+    struct endpoint *endpoint = call->endpoint;
+    endpoint->failing = endpoint->resting = true;
     call_end(endpoints, call, "rest", own);
+    give_back(endpoints, endpoint);
 }
 
 static void say_well(struct endpoints *endpoints, struct endpoint *endpoint) {
     dj_worker *worker = endpoints->worker;
-    endpoint->failing = false;
+    endpoint->failing = endpoint->resting = false;
+    begin_waiting(endpoints, endpoint);
     if (!db_pipeline_is_open(&worker->control)) {
         return;
     }
@@ -431,9 +452,9 @@ void endpoints_call(struct endpoints *endpoints, dj_run *run) {
     list_init(&call->link);
     run->call = call;
     run->with_handler = true;
-    if (!job->endpoint->there) {
+    if (!job->endpoint->there || job->endpoint->resting) {
         call_end(endpoints, call, "yield", strdup("{}"));
-    } else if (job->endpoint->active < job->endpoint->concurrency) {
+    } else if (has_room(job->endpoint)) {
         call_begin(endpoints, call);
     } else {
         list_push(&job->endpoint->waiting, &call->link);
@@ -442,10 +463,7 @@ void endpoints_call(struct endpoints *endpoints, dj_run *run) {
 
 void endpoints_give_back(struct endpoints *endpoints) {
     list_for_each(endpoint, &endpoints->all, struct endpoint, link) {
-        while (!list_is_empty(&endpoint->waiting)) {
-            call_end(endpoints, list_first(&endpoint->waiting, struct endpoint_call, link), "yield",
-                     strdup("{}"));
-        }
+        give_back(endpoints, endpoint);
     }
 }
 

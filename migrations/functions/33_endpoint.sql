@@ -246,7 +246,7 @@ $$;
 -- Locks: the worker's row, if its jobs have changed.
 create or replace function durable_internal.worker_endpoints(worker_id uuid)
 returns table (name text, url text, secrets text[], allow_private boolean, concurrency int, timeout_ms bigint,
-               failing boolean, jobs text[])
+               failing boolean, jobs text[], resting boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -268,7 +268,8 @@ begin
            durable_internal.endpoint_secrets(tenant, e.name),
            e.allow_private, e.concurrency, (extract(epoch from e.timeout) * 1000)::bigint, e.failures > 0,
            array(select j.job from durable_internal.endpoint_job j
-                  where j.namespace_id = e.namespace_id and j.endpoint = e.name order by j.job)
+                  where j.namespace_id = e.namespace_id and j.endpoint = e.name order by j.job),
+           coalesce(e.rest_until > clock_timestamp(), false)
       from durable_internal.endpoint e
      where e.namespace_id = tenant
      order by e.name;
