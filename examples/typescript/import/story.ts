@@ -1,6 +1,7 @@
 // A file of 5,000 customers is imported; the process is killed in the middle of it, and started again.
 
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { StackShift } from '@stackshift-cloud/jobs'
 import { check, printTimeline, say, startApp, tell, until } from '../story.js'
 
@@ -32,8 +33,7 @@ await tell(async () => {
   const second = await startApp(import.meta.url, 'app.js', { TARGET: target })
   let seen = ''
   await until('the run ends', async () => {
-    const imported = await counter('imported')
-    const line = `  ${imported} rows imported, ${await counter('rejected')} rejected`
+    const line = `  ${await counter('imported')} rows imported, ${await counter('rejected')} rejected`
     if (line !== seen) console.log(seen = line)
     return (await stackshift.runs.result(run.id, { wait: '200ms' })).status === 'completed'
   })
@@ -49,8 +49,10 @@ await tell(async () => {
   const ids = (await Promise.all((await readdir(target)).filter(name => name.endsWith('.json'))
     .map(async name => JSON.parse(await readFile(`${target}/${name}`, 'utf8')) as { id: string }[]))).flat().map(({ id }) => Number(id))
   check('each customer is there once', ids.sort((a, b) => a - b), Array.from({ length: ROWS }, (_, i) => i).filter(i => i % 100 !== 99))
-  const progress = (await stackshift.runs.timeline(run.id)).filter(({ kind }) => kind === 'progress')
-  check('each batch has said how far it is, once', progress.length, BATCHES)
+  const done = (await stackshift.runs.logs(run.id)).filter(({ level }) => level === 'progress')
+    .map(({ fields }) => (fields as { done: number }).done)
+  check('its progress only grew, up to the end', [isDeepStrictEqual(done, [...new Set(done)].sort((a, b) => a - b)), done.at(-1)],
+    [true, ROWS])
 
   say('the beginning and the end of its timeline')
   await printTimeline(stackshift, run.id, 8)
