@@ -1,9 +1,10 @@
-// What the three stories share: they start programs, wait, and hold what they find against what was promised. An app needs none
+// What the stories share: they start programs, wait, and hold what they find against what was promised. An app needs none
 // of it.
 
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import type { StackShift } from '@stackshift-cloud/jobs'
 
@@ -71,8 +72,8 @@ export class Program {
 }
 
 /** The app in `file`, a name beside the story's. */
-export function startApp(story: string, file: string, env: Record<string, string>): Promise<Program> {
-  return Program.start('the app', process.execPath, [new URL(file, story).pathname], env, 'ready')
+export function startApp(story: string, file: string, env: Record<string, string>, ready = 'ready'): Promise<Program> {
+  return Program.start('the app', process.execPath, [fileURLToPath(new URL(file, story))], env, ready)
 }
 
 export async function freePort(): Promise<number> {
