@@ -39,6 +39,7 @@ await tell(async () => {
   })
 
   say('the check')
+  await second.stop() // now all that it has printed is here
   const outcome = await stackshift.runs.result(run.id)
   check('the run is completed, and has counted right', [outcome.status, outcome.result],
     ['completed', { imported: ROWS - REJECTED, rejected: REJECTED }])

@@ -72,6 +72,7 @@ await tell(async () => {
   check('which is completed as well', (await stackshift.runs.result(other.run!)).status, 'completed')
 
   say('the check')
+  await second.stop() // now all that it has printed is here
   const { runs } = await stackshift.runs.list({ queue: 'payments' })
   check('two payments, two runs', runs.map(({ idempotencyKey }) => idempotencyKey).sort(),
     ['payment:pay_123:provision', 'payment:pay_124:provision'])

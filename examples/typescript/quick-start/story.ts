@@ -18,6 +18,7 @@ await tell(async () => {
   const second = await start()
   check('it is the same run', second.lines[0], first.lines[0])
   check('it is completed', (await stackshift.runs.result(id)).status, 'completed')
+  await second.stop() // now all that it has printed is here
   check('it has greeted once', [first.count('Hello'), second.lines.filter(line => line === 'Hello, Ada!').length], [0, 1])
 
   say('its timeline, in the terminal')
