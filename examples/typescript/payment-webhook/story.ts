@@ -35,7 +35,8 @@ await tell(async () => {
   }
   const first = await startApp(import.meta.url, 'app.js', env)
 
-  const deliver = async (payment: object, signature?: (body: string) => string): Promise<{ status: number, run?: string, created?: boolean }> => {
+  const deliver = async (payment: object, signature?: (body: string) => string):
+  Promise<{ status: number, run?: string, created?: boolean }> => {
     const body = JSON.stringify({ type: 'payment.succeeded', data: payment })
     const response = await fetch(`http://127.0.0.1:${port}/webhooks/payments`, {
       method: 'POST', body, headers: { 'content-type': 'application/json', 'payment-signature': signature?.(body) ?? sign(secret, body) }
