@@ -58,6 +58,11 @@ static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
         return HTTP_NOT_REACHED;
     case CURLE_COULDNT_CONNECT:
         return call->answer.outcome == HTTP_REFUSED ? HTTP_REFUSED : HTTP_NOT_REACHED;
+    case CURLE_GOT_NOTHING:
+    case CURLE_PARTIAL_FILE:
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+        return HTTP_CUT;
     case CURLE_OPERATION_TIMEDOUT: {
         curl_off_t connected_us = 0;
         (void)curl_easy_getinfo(call->easy, CURLINFO_CONNECT_TIME_T, &connected_us);

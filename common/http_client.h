@@ -31,7 +31,8 @@ struct http_request_out {
 enum http_outcome {
     HTTP_ANSWERED,
     HTTP_NOT_REACHED, /* refused, no such host, no TLS: the request was certainly not begun */
-    HTTP_BROKEN,      /* it may have been: cut off, too late, too much */
+    HTTP_CUT,         /* it may have been; the server went away in the middle */
+    HTTP_BROKEN,      /* it was: too late, too much, or no HTTP */
     HTTP_REFUSED,     /* by us: an address that is not allowed */
 };
 

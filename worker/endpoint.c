@@ -308,6 +308,18 @@ static void call_rest(struct endpoints *endpoints, struct endpoint_call *call, c
     give_back(endpoints, endpoint);
 }
 
+/* The process there has died, of this run or of another one in its hands. */
+static void call_crash(struct endpoints *endpoints, struct endpoint_call *call,
+                       const char *reason) {
+    json_object *detail = json_object_new_object();
+    json_object_object_add(detail, "company", json_object_new_int(call->endpoint->active));
+    json_object_object_add(detail, "reason", json_object_new_string(reason));
+    const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
+    char *own = text == NULL ? NULL : strdup(text);
+    json_object_put(detail);
+    call_end(endpoints, call, "crash", own);
+}
+
 static void say_well(struct endpoints *endpoints, struct endpoint *endpoint) {
     dj_worker *worker = endpoints->worker;
     endpoint->failing = endpoint->resting = false;
@@ -380,6 +392,9 @@ static void on_answer(void *context, struct http_answer *answer) {
     case HTTP_NOT_REACHED:
     case HTTP_REFUSED:
         call_rest(endpoints, call, answer->reason, -1);
+        return;
+    case HTTP_CUT:
+        call_crash(endpoints, call, answer->reason);
         return;
     case HTTP_BROKEN:
         (void)snprintf(message, sizeof message, "the call of endpoint %s broke: %s",

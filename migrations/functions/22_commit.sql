@@ -132,7 +132,7 @@ $$;
 --
 --   steps    results of steps: the run stays in hand
 --   dones    completed runs
---   others   op and detail: wait, sleep, yield, fail, step_retry, park, answer, rest (see the branches)
+--   others   op and detail: wait, sleep, yield, fail, step_retry, park, answer, rest, crash (see the branches)
 --   logs     lines of runs in the groups before, kept only if their commit is
 --
 -- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
@@ -313,6 +313,8 @@ begin
             perform durable_internal.begin_park(l, one.detail);
         when 'answer' then
             perform durable_internal.apply_answer(l, one.detail);
+        when 'crash' then
+            perform durable_internal.charge_crash(l, null, greatest((one.detail ->> 'company')::int, 1));
         when 'rest' then
             perform durable_internal.endpoint_rest((select r.namespace_id from durable_internal.lane r where r.id = l.lane_id),
                 one.detail ->> 'endpoint', one.detail ->> 'reason', (one.detail ->> 'restMs')::bigint);

@@ -206,7 +206,7 @@ begin
                     left(coalesce(op ->> 'message', ''), 8192), op -> 'fields');
         when 'progress' then
             insert into durable_internal.log (run_id, attempt, at, level, message, fields)
-            values (l.run_id, l.attempt, instant, 'progress', '', op -> 'value');
+            values (l.run_id, l.attempt, instant, 'progress', left(coalesce(op ->> 'value', ''), 500), op -> 'value');
         else
             perform durable_internal.fail('DJ001', format('op %s is not known; docs/protocol.md lists those that are',
                                                           coalesce(quote_literal(left(op ->> 'op', 60)), 'null')));

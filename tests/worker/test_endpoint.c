@@ -117,7 +117,7 @@ static void a_cancel_ends_a_call(void **state) {
     wait_until(conn, 10, "select in_hand = 0 from durable_internal.worker where alive");
 }
 
-/* Fifty times would take longer than a test should; each is the same. */
+/* With one attempt each: neither a call that reaches nobody nor one that is cut off spends it. */
 static void an_endpoint_that_is_down_costs_no_attempt(void **state) {
     (void)state;
     sql(conn, "select durable.start_many('five-steps', array_fill('{}'::jsonb, array[200]), "
@@ -135,19 +135,9 @@ static void an_endpoint_that_is_down_costs_no_attempt(void **state) {
     wait_until(
         conn, 60,
         "select bool_and(finished_at is not null) from durable.runs where job = 'five-steps'");
-    /* A call that was cut off in the middle is the attempt's end; one that did not reach the
-     * handler is not. */
-    assert_int_equal(
-        sql_int(
-            conn,
-            "select count(*) from durable.runs where job = 'five-steps' and status = 'failed' and "
-            "error ->> 'message' not like 'the call of endpoint test broke%%'"),
-        0);
-    assert_true(
-        sql_int(
-            conn,
-            "select count(*) from durable.runs where job = 'five-steps' and status = 'completed'") >
-        100);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'five-steps' and "
+                                   "status <> 'completed'"),
+                     0);
     assert_int_equal(sql_int(conn, "select max(failures) from durable.endpoints"), 0);
 }
 
