@@ -21,6 +21,7 @@
 struct health_conn {
     struct bufferevent *stream;
     struct event *deadline;
+    bool answered;
 };
 
 static struct event_base *base;
@@ -109,13 +110,17 @@ static void on_read(struct bufferevent *stream, void *context) {
     char *line = evbuffer_readln(in, NULL, EVBUFFER_EOL_CRLF_STRICT);
     check(line != NULL && bufferevent_disable(stream, EV_READ) == 0);
     answer(conn, line);
+    conn->answered = true;
     free(line);
 }
 
-/* Only an answer is ever written: it is out. */
+/* The answer is out. libevent also says so at the beginning, when there is nothing to write yet. */
 static void on_written(struct bufferevent *stream, void *context) {
+    struct health_conn *conn = context;
     (void)stream;
-    conn_close(context);
+    if (conn->answered) {
+        conn_close(conn);
+    }
 }
 
 static void on_end(struct bufferevent *stream, short what, void *context) {

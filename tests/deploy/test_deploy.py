@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """deploy/ as far as a machine without systemd as its first process, and without a cluster, can show it."""
 import os
 import re
