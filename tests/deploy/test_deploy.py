@@ -130,6 +130,8 @@ def uninstalling_leaves_what_is_not_ours():
         said = command(TREE / "deploy/uninstall", "--root", root)
         assert "kept, because it was changed" in said
         assert files_only(tree_of(root)) == {"etc/durable/worker.env", "usr/local/lib/durable/modules/mine.so"}
+        folders = {str(path.relative_to(root)) for path in root.rglob("*durable*") if path.is_dir()}
+        assert folders == {"etc/durable", "usr/local/lib/durable"}, folders
         assert "nothing is installed" in command(TREE / "deploy/uninstall", "--root", root)
 
 
