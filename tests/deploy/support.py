@@ -113,7 +113,7 @@ class Manager:
 
 @contextlib.contextmanager
 def program(name, url, *flags, **environment):
-    child = subprocess.Popen([PROGRAMS[name], *flags], stderr=subprocess.PIPE, text=True,
+    child = subprocess.Popen([PROGRAMS.get(name, name), *flags], stderr=subprocess.PIPE, text=True,
                              env={**os.environ, "DURABLE_DATABASE_URL": url, **environment})
     try:
         yield child

@@ -91,6 +91,45 @@ def handlers_have_a_user_of_their_own():
         assert all(re.search(f"^{name}:", passwd, re.M) for name in user.values()), passwd
 
 
+def calls_of(filter_set):
+    """The system calls in a set of systemd's, those of the sets in it included."""
+    calls = set()
+    for line in command("systemd-analyze", "syscall-filter", "--no-pager", filter_set).splitlines()[1:]:
+        word = line.strip()
+        if word.startswith("@"):
+            calls |= calls_of(word)
+        elif word and not word.startswith("#"):
+            calls.add(word)
+    return calls
+
+
+def the_filter_lets_pass_what_the_programs_call():
+    """Started, at work, drained: no call outside of SystemCallFilter, no memory that can be written and run."""
+    with folder() as root, database() as url:
+        for name in PROGRAMS:
+            text = (SYSTEMD / f"{name}.service").read_text()
+            assert re.findall(r"^SystemCallFilter=(.*)$", text, re.M) == ["@system-service", "~@privileged @resources"]
+            allowed = calls_of("@system-service") - calls_of("@privileged") - calls_of("@resources") | calls_of("@default")
+            manager, trace = Manager(root / f"{name}.sock"), root / f"{name}.trace"
+            port = free_port()
+            flags = {"durable-server": ["--listen", f"127.0.0.1:{port}"], "durable-scheduler": ["--health-port", str(port)],
+                     "durable-worker": ["--health-port", str(port), "--module", str(BUILD / "tests/support/test_module.so")]}
+            # LeakSanitizer cannot work beside another tracer.
+            with program("strace", url, "-D", "-f", "-qq", "-o", trace, PROGRAMS[name], *flags[name],
+                         NOTIFY_SOCKET=manager.name, ASAN_OPTIONS="detect_leaks=0") as child:
+                manager.wait_for("READY=1")
+                assert get(port, "/metrics")[0] == 200
+                if name == "durable-worker":
+                    command(BUILD / "cli/durable", "start", "transfers", "--database-url", url)
+                    command(BUILD / "cli/durable", "start", "noop", "--wait", "30s", "--database-url", url)
+                drain(child)
+            manager.close()
+            traced = trace.read_text()
+            calls = set(re.findall(r"^\d+ +(\w+)\(", traced, re.M))
+            assert len(calls) > 20 and calls <= allowed, (name, calls - allowed)
+            assert "PROT_WRITE|PROT_EXEC" not in traced, name
+
+
 # deploy/install, deploy/uninstall
 
 
