@@ -372,6 +372,7 @@ def the_compose_file_gives_each_program_its_time():
     assert set(services) == {"postgres", "migrate", "scheduler", "server", "worker"}
     for name in ("scheduler", "server", "worker"):
         service = services[name]
+        assert service["build"] == services["migrate"]["build"] and service["image"] == services["migrate"]["image"]
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
         assert service["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
         assert int(service["stop_grace_period"].removesuffix("s")) > GRACE_S + GOODBYE_S
