@@ -45,6 +45,16 @@ struct timeval timeval_of_ms(int64_t ms) {
     return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 }
 
+void worker_watch_life(dj_worker *worker, void (*on_life)(const dj_worker *worker)) {
+    worker->on_life = on_life;
+}
+
+void worker_tell_life(const dj_worker *worker) {
+    if (worker->on_life != NULL) {
+        worker->on_life(worker);
+    }
+}
+
 /* From handlers' threads. */
 
 void worker_post(dj_worker *worker, dj_run *run) {
@@ -213,6 +223,7 @@ static void begin_drain(dj_worker *worker) {
     atomic_store(&worker->draining, true);
     worker->drain_until_ms = clock_ms() + worker->grace_ms;
     log_info("worker.draining", "in_hand", LOG_INT(worker->in_hand));
+    worker_tell_life(worker);
     give_back_unbegun(worker);
     if (worker->endpoints != NULL) {
         endpoints_give_back(worker->endpoints);
@@ -310,6 +321,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     (void)fd;
     (void)what;
     int64_t now = clock_ms();
+    worker_tell_life(worker);
     check_watches(worker);
     /* What may wait here is what is begun within a few milliseconds: the rest is better left to
      * others. */

@@ -92,6 +92,10 @@ struct dj_worker {
     struct mailbox outcomes;     /* runs, from the threads */
     struct mailbox connected;    /* finished attempts to connect */
 
+    /* For durable-worker: how are we? On the loop: at each tick, when we have registered, and when
+     * the drain begins. NULL: nobody asks. */
+    void (*on_life)(const struct dj_worker *worker);
+
     _Atomic int drain_asked;
     atomic_bool draining;
     bool leaving, crashing;
@@ -105,6 +109,10 @@ struct dj_worker {
     } spare[16];
     int spare_count;
 };
+
+/** Sets on_life; before dj_worker_run. */
+void worker_watch_life(dj_worker *worker, void (*on_life)(const dj_worker *worker));
+void worker_tell_life(const dj_worker *worker);
 
 /* From handlers' threads. */
 

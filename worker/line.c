@@ -246,6 +246,7 @@ static void connect_done(struct connecting *attempt) {
         worker->gone_pid_count = 0;
         uuid_print(&worker->id, text);
         log_info("worker.registered", "worker", text, "jobs", LOG_INT(worker->job_count));
+        worker_tell_life(worker);
     }
     beat_send(worker);
     if (worker->endpoints != NULL) {

@@ -1,9 +1,12 @@
 /* durable-worker: leases runs and calls the handlers of the modules it was given. Stateless; any
  * number. */
 #include "common/config.h"
+#include "common/health.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/status.h"
 #include "worker/crash.h"
+#include "worker/fleet.h"
 #include "worker/module.h"
 #include <malloc.h>
 #include <signal.h>
@@ -11,7 +14,36 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SILENT_MS_MAX 10000 /* the loop ticks four times a second */
+
 static dj_worker *running;
+static int health_port;
+
+enum metric { METRIC_IN_HAND, METRIC_SLOTS, METRIC_REGISTERED, METRIC_DRAINING, METRICS };
+static struct health_metric metrics[METRICS] = {
+    [METRIC_IN_HAND] = { "durable_worker_runs_in_hand", "gauge", "Runs leased by this worker.", 0 },
+    [METRIC_SLOTS] = { "durable_worker_slots", "gauge", "Runs in hand at most.", 0 },
+    [METRIC_REGISTERED] = { "durable_worker_registered", "gauge",
+                            "1 while the database knows this worker.", 0 },
+    [METRIC_DRAINING] = { "durable_worker_draining", "gauge", "1 once it takes nothing more.", 0 },
+};
+
+/* On the loop. */
+static void on_life(const dj_worker *worker) {
+    bool draining = worker_is_draining(worker);
+    notify_alive();
+    if (draining) {
+        notify_stopping();
+    } else if (worker->registered) {
+        notify_ready();
+    }
+    health_alive();
+    health_ready(worker->registered && !draining);
+    atomic_store(&metrics[METRIC_IN_HAND].value, worker->in_hand);
+    atomic_store(&metrics[METRIC_SLOTS].value, worker->slots_max);
+    atomic_store(&metrics[METRIC_REGISTERED].value, worker->registered);
+    atomic_store(&metrics[METRIC_DRAINING].value, draining);
+}
 
 static void on_signal(int number) {
     (void)number;
@@ -44,6 +76,8 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
     for (int i = 0; i < modules->count; i++) {
         DJ_TRY(module_load(running, modules->texts[i]));
     }
+    DJ_TRY(health_open(health_port, SILENT_MS_MAX, metrics, METRICS));
+    worker_watch_life(running, on_life);
     watch_signals();
     crash_watch(running);
     hold_signals(SIG_UNBLOCK);
@@ -149,6 +183,14 @@ int main(int argc, char **argv) {
           .kind = CONFIG_TEXT,
           .help = "where those handlers reach durable-server, to commit; else they answer",
           .target = &settings.public_url },
+        { .flag = "health-port",
+          .environment = "DURABLE_HEALTH_PORT",
+          .value_name = "PORT",
+          .kind = CONFIG_INT,
+          .help = "serves /healthz, /readyz and /metrics, at all addresses",
+          .target = &health_port,
+          .min = 1,
+          .max = 65535 },
         { .flag = NULL },
     };
     const struct config_command command = {
@@ -162,6 +204,7 @@ int main(int argc, char **argv) {
     int first;
     log_set_program("durable-worker");
     hold_signals(SIG_BLOCK);
+    notify_open();
     (void)mallopt(M_ARENA_MAX, 2); /* few arenas: an idle worker is to be small */
     dj_status status = config_parse(&command, argc, argv, &first);
     if (status == DJ_OK && modules.count == 0 && !settings.call_endpoints) {

@@ -4,6 +4,7 @@
 #include "common/config.h"
 #include "common/http_client.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "server/api/api.h"
 #include <malloc.h>
 #include <signal.h>
@@ -43,10 +44,18 @@ static void on_drain(evutil_socket_t signal, short what, void *context) {
         return;
     }
     log_info("server.draining", "signal", LOG_INT(signal));
+    notify_stopping();
     http_server_drain(api.http);
     waits_drain(&api);
     struct timeval grace = { .tv_sec = 25 };
     (void)event_base_loopexit(api.base, &grace);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *context) {
+    (void)fd;
+    (void)what;
+    (void)context;
+    notify_alive();
 }
 
 struct settings {
@@ -85,8 +94,13 @@ static dj_status run(const struct settings *settings) {
     struct event *interrupt = evsignal_new(api.base, SIGINT, on_drain, NULL);
     check(terminate != NULL && interrupt != NULL && evsignal_add(terminate, NULL) == 0 &&
           evsignal_add(interrupt, NULL) == 0);
+    struct timeval second = { .tv_sec = 1 };
+    struct event *tick = event_new(api.base, -1, EV_PERSIST, on_tick, NULL);
+    check(tick != NULL && event_add(tick, &second) == 0);
     log_info("server.listening", "at", settings->listen, "unix",
              settings->unix_path == NULL ? "" : settings->unix_path);
+    notify_ready();
+    notify_alive();
     (void)event_base_dispatch(api.base);
     log_info("server.stopped", "reason", "drained");
     return DJ_OK;
@@ -191,6 +205,7 @@ int main(int argc, char **argv) {
     };
     int first;
     log_set_program("durable-server");
+    notify_open();
     srandom((unsigned int)getpid());
     (void)mallopt(M_ARENA_MAX, 2);
     dj_status status = config_parse(&command, argc, argv, &first);

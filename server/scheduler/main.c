@@ -11,7 +11,9 @@
 #include "common/db_conn.h"
 #include "common/db_params.h"
 #include "common/db_rows.h"
+#include "common/health.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/status.h"
 #include "server/scheduler/duties.h"
 #include <durable/version.h>
@@ -26,7 +28,35 @@
 #define BEAT_MS 1000
 #define RECONNECT_MS_MAX 5000
 
+#define SILENT_MS_MAX                                                                              \
+    150000 /* a duty may take its statement's 60 s, and a connection 10 s a host */
+
 static int signals; /* a signalfd: SIGTERM, SIGINT */
+
+enum metric { METRIC_CONNECTED, METRIC_ACTIVE, METRIC_FAILED, METRICS };
+static struct health_metric metrics[METRICS] = {
+    [METRIC_CONNECTED] = { "durable_scheduler_connected", "gauge",
+                           "1 while the database is reached.", 0 },
+    [METRIC_ACTIVE] = { "durable_scheduler_active", "gauge",
+                        "1 while this one does the work, not another.", 0 },
+    [METRIC_FAILED] = { "durable_scheduler_duties_failed_total", "counter",
+                        "Duties that ended in an error; they are tried again.", 0 },
+};
+
+static void tell_alive(void) {
+    notify_alive();
+    health_alive();
+}
+
+static void tell_connected(bool connected) {
+    if (connected) {
+        notify_ready();
+    } else {
+        atomic_store(&metrics[METRIC_ACTIVE].value, 0);
+    }
+    health_ready(connected);
+    atomic_store(&metrics[METRIC_CONNECTED].value, connected);
+}
 
 /* Waits until the connection, a signal or the time says something. True: a signal did. */
 static bool wait_until(PGconn *conn, int64_t until_ms) {
@@ -95,12 +125,14 @@ static dj_status work(struct scheduler *scheduler, int64_t next_ms[], bool hinte
             continue;
         }
         next_ms[i] = now + duties[i].period_ms;
+        tell_alive();
         bool more = false;
         dj_status status = duties[i].work(scheduler, &more);
         if (PQstatus(scheduler->conn) != CONNECTION_OK) {
             return DJ_UNAVAILABLE;
         }
         if (status != DJ_OK) {
+            atomic_fetch_add(&metrics[METRIC_FAILED].value, 1);
             log_warning("duty.failed", "duty", duties[i].name, "reason", dj_error_message());
         } else if (more) {
             next_ms[i] = now;
@@ -119,6 +151,8 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
         if (now >= next_beat_ms) {
             DJ_TRY(beat(scheduler, &active));
             next_beat_ms = now + BEAT_MS;
+            tell_alive();
+            atomic_store(&metrics[METRIC_ACTIVE].value, active);
             if (active && !was_active) {
                 log_info("scheduler.active", "scheduler", scheduler->id);
             }
@@ -151,6 +185,7 @@ static bool rest(int failures) {
     ms = ms * (80 + random() % 41) / 100;
     int64_t until = scheduler_clock_ms() + ms;
     while (scheduler_clock_ms() < until) {
+        tell_alive();
         if (wait_until(NULL, until)) {
             return true;
         }
@@ -160,6 +195,7 @@ static bool rest(int failures) {
 
 int main(int argc, char **argv) {
     const char *conninfo = NULL;
+    int health_port = 0;
     const struct config_option options[] = {
         { .flag = "database-url",
           .environment = "DURABLE_DATABASE_URL",
@@ -167,6 +203,14 @@ int main(int argc, char **argv) {
           .help = "the PostgreSQL to work on",
           .kind = CONFIG_TEXT,
           .target = &conninfo },
+        { .flag = "health-port",
+          .environment = "DURABLE_HEALTH_PORT",
+          .value_name = "PORT",
+          .help = "serves /healthz, /readyz and /metrics, at all addresses",
+          .kind = CONFIG_INT,
+          .target = &health_port,
+          .min = 1,
+          .max = 65535 },
         { .flag = NULL },
     };
     const struct config_command command = {
@@ -181,6 +225,7 @@ int main(int argc, char **argv) {
         return status_exit_code(status);
     }
     log_set_program("durable-scheduler");
+    notify_open();
     srandom((unsigned int)getpid());
     sigset_t set;
     (void)sigemptyset(&set);
@@ -197,12 +242,22 @@ int main(int argc, char **argv) {
                       "durable-scheduler: no database is named; set DURABLE_DATABASE_URL\n");
         return status_exit_code(DJ_INVALID_ARGUMENT);
     }
+    status = health_open(health_port, SILENT_MS_MAX, metrics, METRICS);
+    if (status != DJ_OK) {
+        (void)fprintf(stderr, "durable-scheduler: %s\n", dj_error_message());
+        return status_exit_code(status);
+    }
     for (int failures = 0;; failures++) {
         struct scheduler scheduler = { .conn = NULL };
         status = scheduler_open(&scheduler, conninfo);
         if (status == DJ_OK) {
             failures = 0;
+            tell_connected(true);
             status = scheduler_run(&scheduler);
+        }
+        health_ready(false);
+        if (status == DJ_OK) {
+            notify_stopping();
         }
         if (scheduler.conn != NULL) {
             db_conn_close(scheduler.conn);
@@ -210,8 +265,10 @@ int main(int argc, char **argv) {
         if (status == DJ_OK) {
             break;
         }
+        tell_connected(false);
         log_warning("scheduler.not_connected", "reason", dj_error_message());
         if (rest(failures)) {
+            notify_stopping();
             break;
         }
     }
