@@ -77,7 +77,9 @@ begin
 end
 $$;
 
+-- The twins of STEPS_MAX and HISTORY_BYTES_MAX in common/bounds.h.
 create or replace function durable_internal.steps_max() returns int language sql immutable as $$ select 10000 $$;
+-- … in bytes.
 create or replace function durable_internal.history_bytes_max()
 returns int language sql immutable as $$ select 64 * 1024 * 1024 $$;
 

@@ -36,7 +36,8 @@ static const struct {
       "l.worker_id where w.id is null or not (w.alive or w.leases_left)" },
     { "a wait takes one event, a run takes an event once, and remembers it",
       "select run_id from durable_internal.delivery d where not exists (select from "
-      "durable_internal.step s where s.run_id = d.run_id and s.kind in ('wait_event', 'wait_any', 'child'))" },
+      "durable_internal.step s where s.run_id = d.run_id and s.kind in ('wait_event', 'wait_any', "
+      "'child'))" },
 };
 
 int invariants_hold(void **state) {
