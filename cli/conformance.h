@@ -45,19 +45,19 @@ struct conformance_case {
     const char *payload;    /* NULL: {} */
     const char *remembered; /* at the first call; NULL: nothing */
     const char *ops;        /* those of all calls, in order; NULL: not looked at */
-    const char *notes;      /* log and progress, which have no place among them; NULL: not looked at */
-    const char *gives;      /* what ops come to that have a result or suspend, in order */
-    const char *ref;        /* what GET commit.url?ref= is answered with */
-    const char *failures;   /* the errors of attempts before the last one */
-    const char *end;        /* the last answer; NULL: not looked at */
-    int http_status;        /* 0: 200; HTTP_FAILS: what fails an attempt */
-    int attempts;           /* of the run; 0: 1 */
-    int max_run_ms;         /* 0: 300000 */
+    const char *notes; /* log and progress, which have no place among them; NULL: not looked at */
+    const char *gives; /* what ops come to that have a result or suspend, in order */
+    const char *ref;   /* what GET commit.url?ref= is answered with */
+    const char *failures; /* the errors of attempts before the last one */
+    const char *end;      /* the last answer; NULL: not looked at */
+    int http_status;      /* 0: 200; HTTP_FAILS: what fails an attempt */
+    int attempts;         /* of the run; 0: 1 */
+    int max_run_ms;       /* 0: 300000 */
     int calls_min;
     int within_ms; /* the last answer came; 0: not looked at */
     enum request_flaw request;
     enum commit_fault fault;
-    int fault_at; /* which commit, from 1 */
+    int fault_at;     /* which commit, from 1 */
     bool answers_too; /* played a second time with commit null */
     bool any_order;   /* ops are compared sorted by their names */
     bool heartbeat;   /* one is said within 5 s */

@@ -7,12 +7,13 @@
 #define STEPS_ABC "[" STEP_A "," STEP_B "," STEP_C "]"
 #define SUM "{'status':'completed','result':6}"
 #define WAIT_OP                                                                                    \
-    "[{'op':'wait_event','name':'conformance.go','event':'conformance.go','correlationKey':'k-1',"  \
+    "[{'op':'wait_event','name':'conformance.go','event':'conformance.go','correlationKey':'k-1'," \
     "'timeout':'?duration 24h','onTimeout':'continue'}]"
 #define RETRY(tries)                                                                               \
     "{'op':'step_retry','name':'flaky','tries':" #tries ",'error':{'message':'flaky " #tries       \
     "'},'backoff':{'initial':'?duration 2s'}}"
-#define STATE_OP(name, key) "{'op':'state','name':'state." name "','action':'" name "','key':'" key "'"
+#define STATE_OP(name, key)                                                                        \
+    "{'op':'state','name':'state." name "','action':'" name "','key':'" key "'"
 
 const struct conformance_case conformance_cases[] = {
     /* The call: who may make it. */
@@ -114,7 +115,8 @@ const struct conformance_case conformance_cases[] = {
     { .name = "replay",
       .says = "what is remembered is given back, and is not done again",
       .job = "conformance.steps",
-      .remembered = "[{'name':'a','kind':'step','result':10},{'name':'b','kind':'step','result':20}]",
+      .remembered =
+          "[{'name':'a','kind':'step','result':10},{'name':'b','kind':'step','result':20}]",
       .ops = "[" STEP_C "]",
       .end = "{'status':'completed','result':33}",
       .answers_too = true },
@@ -157,7 +159,8 @@ const struct conformance_case conformance_cases[] = {
     { .name = "repeat-names-replay",
       .says = "name#2 is found again under that name",
       .job = "conformance.repeat-names",
-      .remembered = "[{'name':'n','kind':'step','result':7},{'name':'n#2','kind':'step','result':8}]",
+      .remembered =
+          "[{'name':'n','kind':'step','result':7},{'name':'n#2','kind':'step','result':8}]",
       .ops = "[{'op':'step','name':'n#3','result':3}]",
       .end = "{'status':'completed','result':[7,8,3]}" },
     { .name = "parallel",
@@ -171,7 +174,8 @@ const struct conformance_case conformance_cases[] = {
     { .name = "parallel-replay",
       .says = "steps side by side are given back, in whatever order they were committed",
       .job = "conformance.parallel",
-      .remembered = "[{'name':'p3','kind':'step','result':30},{'name':'p1','kind':'step','result':10}]",
+      .remembered =
+          "[{'name':'p3','kind':'step','result':30},{'name':'p1','kind':'step','result':10}]",
       .ops = "[{'op':'step','name':'p2','result':2}]",
       .end = "{'status':'completed','result':42}",
       .answers_too = true },
@@ -257,14 +261,16 @@ const struct conformance_case conformance_cases[] = {
     { .name = "child",
       .says = "a child is started, and its result is given",
       .job = "conformance.child",
-      .ops = "[{'op':'child','name':'conformance.echo','job':'conformance.echo','payload':{'n':7}}]",
+      .ops =
+          "[{'op':'child','name':'conformance.echo','job':'conformance.echo','payload':{'n':7}}]",
       .gives = "[{'result':{'n':8}}]",
       .end = "{'status':'completed','result':{'child':{'n':8}}}",
       .answers_too = true },
     { .name = "child-error",
       .says = "a child's error is thrown",
       .job = "conformance.child",
-      .ops = "[{'op':'child','name':'conformance.echo','job':'conformance.echo','payload':{'n':7}}]",
+      .ops =
+          "[{'op':'child','name':'conformance.echo','job':'conformance.echo','payload':{'n':7}}]",
       .gives = "[{'error':{'name':'Error','message':'the child failed'}}]",
       .end = "{'status':'completed','result':{'error':'the child failed'}}" },
     { .name = "send-event",
@@ -280,23 +286,36 @@ const struct conformance_case conformance_cases[] = {
     { .name = "state",
       .says = "each state call is an op, and gives what came back",
       .job = "conformance.state",
-      .ops = "[" STATE_OP("set", "conformance.k") ",'value':{'n':1}}," STATE_OP(
-          "get", "conformance.k") "}," STATE_OP("increment",
-                                                "conformance.n") ",'by':5}," STATE_OP("delete",
-                                                                                      "conformance."
-                                                                                      "k") "},"
-             STATE_OP("lock", "conformance.l") ",'ttl':'?duration 1m'}," STATE_OP("unlock", "conformance.l") "}]",
-      .gives = "[{'result':{'version':1}},{'result':{'value':{'n':3},'version':1,'expiresAt':null}},"
-               "{'result':12},{'result':true},{'result':true},{'result':false}]",
+      .ops =
+          "[" STATE_OP("set", "conformance.k") ",'value':{'n':1}}," STATE_OP("get", "conformance.k") "}," STATE_OP(
+              "increment",
+              "conformance.n") ",'by':5}," STATE_OP("delete",
+                                                    "conformance."
+                                                    "k") "}," STATE_OP("lock",
+                                                                       "conformance.l") ",'ttl':'?"
+                                                                                        "duration "
+                                                                                        "1m'}"
+                                                                                        "," STATE_OP(
+                                                                                            "unloc"
+                                                                                            "k",
+                                                                                            "confor"
+                                                                                            "mance."
+                                                                                            "l") "}"
+                                                                                                 "]",
+      .gives =
+          "[{'result':{'version':1}},{'result':{'value':{'n':3},'version':1,'expiresAt':null}},"
+          "{'result':12},{'result':true},{'result':true},{'result':false}]",
       .end = "{'status':'completed','result':{'value':{'n':3},'number':12,'deleted':true,"
              "'locked':true,'unlocked':false}}",
       .answers_too = true },
     { .name = "state-refused",
       .says = "what the database refuses is thrown with its code, and the run goes on",
       .job = "conformance.state-refused",
-      .ops = "[" STATE_OP("set", "conformance.k") ",'value':1,'ifVersion':7},"
-             "{'op':'step','name':'after','result':'conflict'}]",
-      .gives = "[{'error':{'name':'StackShiftError','code':'conflict','message':'another version'}}]",
+      .ops =
+          "[" STATE_OP("set", "conformance.k") ",'value':1,'ifVersion':7},"
+                                               "{'op':'step','name':'after','result':'conflict'}]",
+      .gives =
+          "[{'error':{'name':'StackShiftError','code':'conflict','message':'another version'}}]",
       .end = "{'status':'completed','result':'conflict'}",
       .answers_too = true },
 
@@ -339,7 +358,8 @@ const struct conformance_case conformance_cases[] = {
       .says = "the last error of a step with a policy is remembered, and thrown",
       .job = "conformance.step-retry",
       .payload = "{'succeedsAt':9}",
-      .ops = "[" RETRY(1) "," RETRY(2) ",{'op':'step','name':'flaky','error':{'message':'flaky 3'}}]",
+      .ops =
+          "[" RETRY(1) "," RETRY(2) ",{'op':'step','name':'flaky','error':{'message':'flaky 3'}}]",
       .end = "{'status':'completed','result':{'error':'flaky 3'}}",
       .answers_too = true },
     { .name = "not-json",

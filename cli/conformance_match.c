@@ -14,6 +14,7 @@
 #include "common/duration.h"
 #include "common/rfc3339.h"
 #include <json-c/json_tokener.h>
+#include <json-c/linkhash.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,8 +45,8 @@ json_object *pattern_read(const char *text) {
 
 static const char *text_of(json_object *value) {
     return value == NULL ? "nothing"
-                         : json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN |
-                                                                     JSON_C_TO_STRING_NOSLASHESCAPE);
+                         : json_object_to_json_string_ext(
+                               value, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
 }
 
 static bool differs(const char *path, const char *expected, json_object *value,
@@ -57,9 +58,8 @@ static bool differs(const char *path, const char *expected, json_object *value,
 }
 
 static bool list_names(json_object *value, const char *name) {
-    for (size_t i = 0; json_object_is_type(value, json_type_array) &&
-                       i < json_object_array_length(value);
-         i++) {
+    for (size_t i = 0;
+         json_object_is_type(value, json_type_array) && i < json_object_array_length(value); i++) {
         json_object *its;
         if (json_object_object_get_ex(json_object_array_get_idx(value, i), "name", &its) &&
             strcmp(json_object_get_string(its), name) == 0) {

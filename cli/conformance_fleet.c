@@ -1,0 +1,737 @@
+/* Plays a fleet of one worker: calls the endpoint, keeps what the run remembers, and takes commits.
+ *
+ * The listener behind commit.url is libevent's evhttp. It is not what durable-server is made of,
+ * and need not be: it stands for a few seconds on 127.0.0.1, for one client that the user has
+ * chosen, and parts of a server that can stand anything are not for programs in cli/ to know.
+ *
+ * Each play has a commit.url of its own, so that a late heartbeat of the play before, or an SDK
+ * that rests after a fault, is not taken for this one's doing. */
+#include "cli/conformance.h"
+
+#include "common/auto.h"
+#include "common/buf.h"
+#include "common/check.h"
+#include "common/http_client.h"
+#include "common/json.h"
+#include "common/webhook.h"
+#include <arpa/inet.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define CALL_MS_MAX 60000
+#define CALLS_MAX 50
+#define ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
+#define COMMIT_BYTES_MAX ((size_t)16 * 1024 * 1024)
+#define REQUEST_BYTES_MAX ((size_t)64 * 1024 * 1024)
+#define HEARTBEAT_MS_MAX 5500
+#define SKEW_S 360
+#define OTHER_SECRET "whsec_bm90IHRoZSBzZWNyZXQgb2YgdGhpcyBlbmRwb2ludA=="
+
+struct play {
+    const struct conformance_case *one;
+    struct verdict *verdict;
+    bool answering;
+    char run_id[40], token[64];
+    int attempt, calls, commits, refs_read;
+    size_t given;
+    json_object *steps, *tries, *ops, *notes, *gives, *failures;
+    json_object *suspended; /* lent by ops */
+    char *again;            /* the body that has to be said again */
+    bool over;              /* lease lost, cancelled, or refused: no more ops may come */
+    int64_t called_ms, heartbeat_ms;
+};
+
+struct fleet {
+    const char *url;
+    const char *const *secrets;
+    int secret_count;
+    struct event_base *base;
+    struct evhttp *server;
+    struct http_client *client;
+    int port, nobody_fd, nobody_port;
+    int serial;
+    struct play *play;
+    bool answered;
+    enum http_outcome outcome;
+    char reason[200];
+    int status;
+    char *body;
+    size_t body_length;
+};
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    check(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static const char *field(json_object *object, const char *name) {
+    json_object *value = NULL;
+    (void)json_object_object_get_ex(object, name, &value);
+    return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
+}
+
+static json_object *copy_of(json_object *object, const char *name) {
+    json_object *value = NULL;
+    (void)json_object_object_get_ex(object, name, &value);
+    return json_object_get(value);
+}
+
+/* What a run remembers. */
+
+static json_object *memory_of(const struct play *play, const char *name) {
+    for (size_t i = 0; i < json_object_array_length(play->steps); i++) {
+        json_object *entry = json_object_array_get_idx(play->steps, i);
+        if (strcmp(field(entry, "name"), name) == 0) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static void copy_outcome(json_object *from, json_object *to) {
+    const char *outcome = json_object_object_get_ex(from, "error", NULL) ? "error" : "result";
+    json_object_object_add(to, outcome, copy_of(from, outcome));
+}
+
+/* Remembers `of`'s result or error under the op's name. */
+static void remember(struct play *play, json_object *op, const char *kind, json_object *of) {
+    json_object *entry = json_object_new_object();
+    json_object_object_add(entry, "name", json_object_new_string(field(op, "name")));
+    json_object_object_add(entry, "kind", json_object_new_string(kind));
+    copy_outcome(of, entry);
+    (void)json_object_array_add(play->steps, entry);
+}
+
+/* The next of what the case gives; NULL: no more. */
+static json_object *next_given(struct play *play) {
+    return play->given < json_object_array_length(play->gives)
+               ? json_object_array_get_idx(play->gives, play->given++)
+               : NULL;
+}
+
+static bool is_one_of(const char *name, const char *names) {
+    char spaced[64];
+    (void)snprintf(spaced, sizeof spaced, " %.40s ", name);
+    return name[0] != '\0' && strstr(names, spaced) != NULL;
+}
+
+/* The ops that have a result at once: {"result": …} or {"error": …}, as the case gives it. */
+static json_object *give_result(struct play *play, json_object *op, const char *kind) {
+    json_object *given = next_given(play), *result = json_object_new_object();
+    if (given == NULL) {
+        verdict_fail(play->verdict, "no such op any more", "%s %s", kind, field(op, "name"));
+        return result;
+    }
+    remember(play, op, kind, given);
+    copy_outcome(given, result);
+    return result;
+}
+
+/* Does one op; answers what its entry in `results` is. */
+static json_object *op_do(struct play *play, json_object *op) {
+    const char *kind = field(op, "op"), *name = field(op, "name");
+    if (is_one_of(kind, " log progress ")) {
+        (void)json_object_array_add(play->notes, json_object_get(op));
+        return json_object_new_object();
+    }
+    if (play->suspended != NULL) {
+        verdict_fail(play->verdict, "an op that suspends to be the last one", "%s %s behind it",
+                     kind, name);
+        return json_object_new_object();
+    }
+    bool acts = is_one_of(kind, " step state send_event ");
+    json_object *known = acts ? memory_of(play, name) : NULL;
+    if (known != NULL) { /* said again: its result comes again */
+        json_object *result = json_object_new_object();
+        if (strcmp(kind, "step") != 0) {
+            copy_outcome(known, result);
+        }
+        return result;
+    }
+    (void)json_object_array_add(play->ops, json_object_get(op));
+    if (strcmp(kind, "step") == 0) {
+        remember(play, op, "step", op);
+    } else if (acts) {
+        return give_result(play, op, kind);
+    } else if (is_one_of(kind, " wait_event wait_any sleep child step_retry park ")) {
+        play->suspended = op;
+    } else {
+        verdict_fail(play->verdict, "an op of the protocol", "op '%.40s'", kind);
+    }
+    return json_object_new_object();
+}
+
+static void ops_do(struct play *play, json_object *ops, json_object *results) {
+    for (size_t i = 0; i < json_object_array_length(ops); i++) {
+        json_object *result = op_do(play, json_object_array_get_idx(ops, i));
+        (void)json_object_array_add(results, result);
+    }
+}
+
+/* The suspension is over: true, if the case says what it comes to. */
+static bool resume(struct play *play) {
+    json_object *op = play->suspended;
+    const char *kind = field(op, "op");
+    play->suspended = NULL;
+    if (strcmp(kind, "step_retry") == 0) {
+        json_object_object_add(play->tries, field(op, "name"), copy_of(op, "tries"));
+        return true;
+    }
+    json_object *given = strcmp(kind, "park") == 0 ? NULL : next_given(play);
+    if (given != NULL) {
+        remember(play, op, kind, given);
+    }
+    return given != NULL;
+}
+
+/* Commits. */
+
+static json_object *code_of(const char *code) {
+    json_object *answer = json_object_new_object();
+    json_object_object_add(answer, "code", json_object_new_string(code));
+    json_object_object_add(answer, "message", json_object_new_string("as the case wants it"));
+    return answer;
+}
+
+static void note_heartbeat(struct play *play, size_t op_count) {
+    if (op_count == 0 && play->heartbeat_ms < 0) {
+        play->heartbeat_ms = now_ms() - play->called_ms;
+    }
+}
+
+/* What one run's part of a commit comes to. */
+static json_object *part_do(struct play *play, json_object *part, enum commit_fault fault) {
+    json_object *ops = NULL;
+    (void)json_object_object_get_ex(part, "ops", &ops);
+    if (play == NULL || strcmp(field(part, "token"), play->token) != 0) {
+        return code_of("lease_lost");
+    }
+    size_t count = json_object_is_type(ops, json_type_array) ? json_object_array_length(ops) : 0;
+    if (play->over && count > 0) {
+        verdict_fail(play->verdict, "no more ops from this handler", "%s %s",
+                     field(json_object_array_get_idx(ops, 0), "op"),
+                     field(json_object_array_get_idx(ops, 0), "name"));
+    }
+    note_heartbeat(play, count);
+    play->over = play->over || fault == COMMIT_LEASE_LOST || fault == COMMIT_CANCELLED ||
+                 fault == COMMIT_REFUSED;
+    if (play->over && fault != COMMIT_CANCELLED) {
+        return code_of(fault == COMMIT_REFUSED ? "payload_too_large" : "lease_lost");
+    }
+    json_object *answer = json_object_new_object(), *results = json_object_new_array();
+    for (size_t i = 0; play->over && i < count; i++) {
+        (void)json_object_array_add(results, json_object_new_object());
+    }
+    if (!play->over && count > 0) {
+        ops_do(play, ops, results);
+    }
+    json_object_object_add(answer, "results", results);
+    json_object_object_add(answer, "cancelled", json_object_new_boolean(play->over));
+    json_object_object_add(answer, "leaseUntil", json_object_new_string("2036-01-01T00:00:00Z"));
+    return answer;
+}
+
+static void reply(struct evhttp_request *request, int status, json_object *body) {
+    struct evbuffer *buffer = evbuffer_new();
+    check(buffer != NULL);
+    const char *text = json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN);
+    check(evbuffer_add(buffer, text, strlen(text)) == 0);
+    (void)evhttp_add_header(evhttp_request_get_output_headers(request), "content-type",
+                            "application/json");
+    evhttp_send_reply(request, status, status == 200 ? "OK" : "No", buffer);
+    evbuffer_free(buffer);
+}
+
+/* What is sent now reaches nobody: the other side sees the connection end. */
+static void hang_up(struct evhttp_request *request) {
+    struct bufferevent *stream =
+        evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+    (void)shutdown(bufferevent_getfd(stream), SHUT_RDWR);
+}
+
+static void on_ref(struct play *play, struct evhttp_request *request) {
+    char wanted[96];
+    const char *said =
+        evhttp_find_header(evhttp_request_get_input_headers(request), "authorization");
+    (void)snprintf(wanted, sizeof wanted, "Bearer %s", play->token);
+    if (said == NULL || strcmp(said, wanted) != 0) {
+        verdict_fail(play->verdict, "authorization: Bearer and the token of this call", "%.80s",
+                     said == NULL ? "no authorization" : said);
+    }
+    const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(request));
+    bool known = play->one->ref != NULL && query != NULL && strcmp(query, "ref=1") == 0;
+    AUTO(json) json_object *answer = known ? pattern_read(play->one->ref) : code_of("not_found");
+    play->refs_read += known;
+    reply(request, known ? 200 : 404, answer);
+}
+
+/* Which fault this request meets. */
+static enum commit_fault fault_now(struct play *play) {
+    play->commits++;
+    return play->commits == play->one->fault_at ? play->one->fault : COMMIT_GOOD;
+}
+
+static void check_again(struct play *play, const char *body) {
+    if (play->again != NULL && strcmp(play->again, body) != 0) {
+        verdict_fail(play->verdict, "the same request again, byte by byte", "%.200s", body);
+    }
+    free(TAKE(play->again));
+}
+
+static void on_commit(struct play *play, struct evhttp_request *request, char *body,
+                      json_object *commits) {
+    enum commit_fault fault = play == NULL ? COMMIT_GOOD : fault_now(play);
+    if (play != NULL) {
+        check_again(play, body);
+    }
+    if (fault == COMMIT_ANSWER_LOST || fault == COMMIT_UNAVAILABLE) {
+        play->again = strdup(body);
+        check(play->again != NULL);
+    }
+    if (fault == COMMIT_UNAVAILABLE) {
+        AUTO(json) json_object *answer = code_of("unavailable");
+        reply(request, 503, answer);
+        return;
+    }
+    AUTO(json) json_object *answer = json_object_new_object();
+    json_object *list = json_object_new_array();
+    json_object_object_add(answer, "commits", list);
+    for (size_t i = 0; i < json_object_array_length(commits); i++) {
+        json_object *part = part_do(play, json_object_array_get_idx(commits, i), fault);
+        (void)json_object_array_add(list, part);
+    }
+    if (fault == COMMIT_ANSWER_LOST) {
+        hang_up(request);
+    }
+    reply(request, 200, answer);
+}
+
+static void on_request(struct evhttp_request *request, void *context) {
+    struct fleet *fleet = context;
+    char path[64];
+    (void)snprintf(path, sizeof path, "/v1/commit/%d", fleet->serial);
+    const char *said = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(request));
+    struct play *play = said != NULL && strcmp(said, path) == 0 ? fleet->play : NULL;
+    if (evhttp_request_get_command(request) == EVHTTP_REQ_GET && play != NULL) {
+        on_ref(play, request);
+        return;
+    }
+    struct evbuffer *input = evhttp_request_get_input_buffer(request);
+    size_t length = evbuffer_get_length(input);
+    AUTO(free) char *body = calloc(1, length + 1);
+    check(body != NULL && evbuffer_copyout(input, body, length) == (ssize_t)length);
+    AUTO(json) json_object *value = NULL;
+    json_object *commits = NULL;
+    if (json_parse("the commit", body, length, COMMIT_BYTES_MAX, &value) == DJ_OK) {
+        (void)json_object_object_get_ex(value, "commits", &commits);
+    }
+    if (!json_object_is_type(commits, json_type_array)) {
+        if (play != NULL) {
+            verdict_fail(play->verdict, "{\"commits\": […]} at commit.url", "%.200s", body);
+        }
+        AUTO(json) json_object *answer = code_of("invalid_argument");
+        reply(request, 400, answer);
+        return;
+    }
+    on_commit(play, request, body, commits);
+}
+
+/* Calls. */
+
+static void add_text(json_object *object, const char *name, const char *text) {
+    json_object_object_add(object, name, text == NULL ? NULL : json_object_new_string(text));
+}
+
+static json_object *run_of(const struct play *play) {
+    json_object *run = json_object_new_object(), *tags = json_object_new_object();
+    add_text(run, "id", play->run_id);
+    add_text(run, "job", play->one->job);
+    add_text(run, "queueName", "default");
+    json_object_object_add(run, "attempt", json_object_new_int(play->attempt));
+    json_object_object_add(run, "maxAttempts",
+                           json_object_new_int(play->one->attempts > 0 ? play->one->attempts : 1));
+    add_text(run, "createdAt", "2026-05-06T09:00:00.000000Z");
+    add_text(run, "namespace", "default");
+    add_text(run, "version", NULL);
+    add_text(tags, "team", "a");
+    json_object_object_add(run, "tags", tags);
+    return run;
+}
+
+/* The body of a call; with fields besides, which are to be ignored. */
+static dj_status request_print(const struct fleet *fleet, const struct play *play,
+                               struct buf *body) {
+    const struct conformance_case *one = play->one;
+    AUTO(json) json_object *call = json_object_new_object();
+    json_object *commit = NULL;
+    char url[96];
+    json_object_object_add(call, "protocol", json_object_new_int(1));
+    json_object_object_add(call, "run", run_of(play));
+    json_object_object_add(call, "payload", pattern_read(one->payload ? one->payload : "{}"));
+    json_object_object_add(call, "steps", json_object_get(play->steps));
+    json_object_object_add(call, "tries", json_object_get(play->tries));
+    if (!play->answering) {
+        (void)snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/commit/%d",
+                       one->fault == COMMIT_NOBODY ? fleet->nobody_port : fleet->port,
+                       fleet->serial);
+        commit = json_object_new_object();
+        add_text(commit, "url", url);
+        add_text(commit, "token", play->token);
+        json_object_object_add(commit, "maxRunMs",
+                               json_object_new_int(one->max_run_ms > 0 ? one->max_run_ms : 300000));
+        add_text(commit, "more", "to be ignored");
+    }
+    json_object_object_add(call, "commit", commit);
+    add_text(call, "traceparent", "00-0190e0b2000070008000000000000001-0000000000000001-01");
+    json_object_object_add(call, "more", pattern_read("{'to':['be','ignored']}"));
+    return buf_add_text(body, json_object_to_json_string_ext(call, JSON_C_TO_STRING_PLAIN));
+}
+
+static dj_status sign(const struct fleet *fleet, enum request_flaw flaw, const char *id,
+                      int64_t time_s, const struct buf *body, struct buf *header) {
+    const char *text = body->data == NULL ? "" : body->data;
+    DJ_TRY(buf_add_text(header, "webhook-signature: "));
+    AUTO(buf) struct buf signatures;
+    buf_init(&signatures, 2048);
+    if (flaw == REQUEST_SIGNATURE_BAD || flaw == REQUEST_SIGNATURE_SECOND) {
+        DJ_TRY(webhook_sign(OTHER_SECRET, id, time_s, text, body->length, &signatures));
+    }
+    if (flaw == REQUEST_SIGNATURE_UNKNOWN) {
+        DJ_TRY(buf_add_text(&signatures, "v9a,AAAA"));
+    }
+    for (int i = 0; flaw != REQUEST_SIGNATURE_BAD && i < fleet->secret_count; i++) {
+        DJ_TRY(webhook_sign(fleet->secrets[i], id, time_s, text, body->length, &signatures));
+    }
+    size_t length = signatures.length - (flaw == REQUEST_SIGNATURE_TRUNCATED ? 8 : 0);
+    return buf_add(header, signatures.data, length);
+}
+
+static void on_answered(void *context, struct http_answer *answer) {
+    struct fleet *fleet = context;
+    fleet->answered = true;
+    fleet->outcome = answer->outcome;
+    (void)snprintf(fleet->reason, sizeof fleet->reason, "%s", answer->reason);
+    fleet->status = answer->status;
+    fleet->body_length = answer->body.length;
+    fleet->body = buf_take(&answer->body);
+    check(fleet->body != NULL);
+}
+
+/* One request, and the loop until it is answered. */
+static dj_status call_endpoint(struct fleet *fleet, const struct play *play) {
+    enum request_flaw flaw = play->one->request;
+    char id_header[96], time_header[96];
+    AUTO(buf) struct buf body;
+    AUTO(buf) struct buf signature;
+    buf_init(&body, REQUEST_BYTES_MAX);
+    buf_init(&signature, 2048);
+    if (play->one->job != NULL) {
+        DJ_TRY(request_print(fleet, play, &body));
+    }
+    int64_t time_s = (int64_t)time(NULL) + (flaw == REQUEST_TIMESTAMP_OLD     ? -SKEW_S
+                                            : flaw == REQUEST_TIMESTAMP_AHEAD ? SKEW_S
+                                                                              : 0);
+    char id[80];
+    (void)snprintf(id, sizeof id, "msg_%s_%d", play->run_id, play->calls);
+    DJ_TRY(sign(fleet, flaw, id, time_s, &body, &signature));
+    (void)snprintf(id_header, sizeof id_header, "webhook-id: %s%s", id,
+                   flaw == REQUEST_ID_CHANGED ? "0" : "");
+    (void)snprintf(time_header, sizeof time_header, "webhook-timestamp: %lld", (long long)time_s);
+    if (flaw == REQUEST_BODY_CHANGED) {
+        DJ_TRY(buf_add_text(&body, " "));
+    }
+    size_t length = body.length;
+    struct http_request_out request = {
+        .method = play->one->job == NULL ? "GET" : "POST",
+        .url = fleet->url,
+        .headers = { "content-type: application/json", "expect:", id_header, time_header,
+                     signature.data },
+        .header_count = flaw == REQUEST_SIGNATURE_MISSING ? 4 : 5,
+        .body = play->one->job == NULL ? NULL : buf_take(&body),
+        .body_length = length,
+        .timeout_ms = CALL_MS_MAX,
+        .answer_bytes_max = ANSWER_BYTES_MAX,
+        .allow_private = true,
+    };
+    struct http_call *call;
+    fleet->answered = false;
+    free(TAKE(fleet->body));
+    DJ_TRY(http_client_send(fleet->client, &request, on_answered, fleet, &call));
+    while (!fleet->answered) {
+        (void)event_base_loop(fleet->base, EVLOOP_ONCE);
+    }
+    if (fleet->outcome == HTTP_NOT_REACHED) {
+        return dj_fail(DJ_UNAVAILABLE, "%s cannot be reached: %s", fleet->url, fleet->reason);
+    }
+    return DJ_OK;
+}
+
+/* Judging. */
+
+/* Is it an answer at all? *ret_more: the handler is to be called again. */
+static void judge_answer(struct play *play, json_object *answer, bool *ret_more) {
+    json_object *ops = NULL, *protocol = NULL;
+    const char *status = field(answer, "status");
+    *ret_more = false;
+    if (!is_one_of(status, " completed failed suspended continue ") ||
+        !json_object_object_get_ex(answer, "protocol", &protocol) ||
+        json_object_get_int(protocol) != 1 || !json_object_object_get_ex(answer, "ops", &ops) ||
+        !json_object_is_type(ops, json_type_array)) {
+        verdict_fail(play->verdict, "an answer with protocol 1, ops and status", "%.200s",
+                     json_object_to_json_string_ext(answer, JSON_C_TO_STRING_PLAIN));
+        return;
+    }
+    AUTO(json) json_object *results = json_object_new_array();
+    size_t before = json_object_array_length(play->ops);
+    ops_do(play, ops, results);
+    bool suspended = strcmp(status, "suspended") == 0;
+    if (suspended != (play->suspended != NULL)) {
+        verdict_fail(play->verdict,
+                     suspended ? "an op that suspends, before status suspended"
+                               : "status suspended, after an op that suspends",
+                     "status %s", status);
+        return;
+    }
+    if (suspended) {
+        *ret_more = resume(play);
+    } else if (strcmp(status, "continue") == 0) {
+        bool moved = json_object_array_length(play->ops) > before;
+        bool allowed = play->answering || play->one->fault == COMMIT_NOBODY;
+        if (allowed ? !moved : play->one->max_run_ms == 0) {
+            verdict_fail(play->verdict,
+                         allowed ? "something done, before status continue"
+                                 : "no status continue, before maxRunMs has passed",
+                         "status continue");
+            return;
+        }
+        *ret_more = true;
+    } else if (strcmp(status, "failed") == 0 && play->attempt < play->one->attempts) {
+        json_object *error = NULL, *retryable = NULL;
+        (void)json_object_object_get_ex(answer, "error", &error);
+        if (!json_object_object_get_ex(error, "retryable", &retryable) ||
+            json_object_get_boolean(retryable)) {
+            (void)json_object_array_add(play->failures, json_object_get(error));
+            play->attempt++;
+            *ret_more = true;
+        }
+    }
+}
+
+static void judge_http(const struct fleet *fleet, struct play *play) {
+    int wanted = play->one->http_status, status = fleet->status;
+    char expected[64];
+    if (wanted != HTTP_FAILS) {
+        (void)snprintf(expected, sizeof expected, "HTTP status %d", wanted == 0 ? 200 : wanted);
+        if (status != (wanted == 0 ? 200 : wanted)) {
+            verdict_fail(play->verdict, expected, "%d %.160s", status, fleet->body);
+        }
+    } else if (status == 401 || status == 429 || status == 503 ||
+               (status == 200 && strstr(fleet->body, "\"failed\"") == NULL)) {
+        verdict_fail(play->verdict, "status failed, or an HTTP status that fails the attempt",
+                     "%d %.160s", status, fleet->body);
+    }
+}
+
+static void judge_pattern(struct play *play, const char *path, const char *text,
+                          json_object *value) {
+    if (text != NULL) {
+        AUTO(json) json_object *pattern = pattern_read(text);
+        (void)pattern_fits(path, pattern, value, play->verdict);
+    }
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(field(*(json_object *const *)a, "name"), field(*(json_object *const *)b, "name"));
+}
+
+static void judge_whole(struct play *play, int64_t took_ms) {
+    const struct conformance_case *one = play->one;
+    if (one->any_order) {
+        json_object_array_sort(play->ops, by_name);
+    }
+    judge_pattern(play, "ops", one->ops, play->ops);
+    judge_pattern(play, "log and progress", one->notes, play->notes);
+    if (one->attempts > 0 && one->failures != NULL) {
+        judge_pattern(play, "errors", one->failures, play->failures);
+    }
+    if (play->again != NULL) {
+        verdict_fail(play->verdict, "the commit said again", "nothing");
+    }
+    if (one->fault_at > play->commits && !play->answering) {
+        verdict_fail(play->verdict, "a commit or heartbeat at commit.url", "%d of them",
+                     play->commits);
+    }
+    if (one->ref != NULL && play->refs_read == 0) {
+        verdict_fail(play->verdict, "GET commit.url?ref=1", "none");
+    }
+    if (play->calls < one->calls_min) {
+        verdict_fail(play->verdict, "more calls of the handler", "%d", play->calls);
+    }
+    if (one->heartbeat && (play->heartbeat_ms < 0 || play->heartbeat_ms > HEARTBEAT_MS_MAX)) {
+        verdict_fail(play->verdict, "a heartbeat within 5 s", "%s",
+                     play->heartbeat_ms < 0 ? "none" : "a later one");
+    }
+    if (one->within_ms > 0 && took_ms > one->within_ms) {
+        verdict_fail(play->verdict, "the call to end soon after it", "%lld ms", (long long)took_ms);
+    }
+}
+
+/* Plays. */
+
+/* One call. *ret_more: the handler is to be called again. */
+static dj_status call_once_more(struct fleet *fleet, struct play *play, bool *ret_more) {
+    *ret_more = false;
+    play->calls++;
+    (void)snprintf(play->token, sizeof play->token, "conformance.%d.%d", fleet->serial,
+                   play->calls);
+    play->called_ms = now_ms();
+    DJ_TRY(call_endpoint(fleet, play));
+    int64_t took_ms = now_ms() - play->called_ms;
+    if (fleet->outcome != HTTP_ANSWERED) {
+        verdict_fail(play->verdict, "an answer", "%s", fleet->reason);
+        return DJ_OK;
+    }
+    if (play->over && play->one->fault != COMMIT_REFUSED) { /* whatever it is, it is not read */
+        judge_whole(play, took_ms);
+        return DJ_OK;
+    }
+    judge_http(fleet, play);
+    AUTO(json) json_object *answer = NULL;
+    if (play->verdict->failed || fleet->status != 200 || play->one->http_status != 0) {
+        return DJ_OK;
+    }
+    if (json_parse("the answer", fleet->body, fleet->body_length, ANSWER_BYTES_MAX, &answer) !=
+        DJ_OK) {
+        verdict_fail(play->verdict, "JSON", "%s", dj_error_message());
+        return DJ_OK;
+    }
+    if (play->one->job != NULL) {
+        judge_answer(play, answer, ret_more);
+    }
+    if (!*ret_more) {
+        judge_pattern(play, "the answer", play->one->end, answer);
+        judge_whole(play, took_ms);
+    }
+    return DJ_OK;
+}
+
+static void run_id_make(char text[40]) {
+    uint8_t b[16];
+    check(getrandom(b, sizeof b, 0) == (ssize_t)sizeof b);
+    (void)snprintf(text, 40,
+                   "%02x%02x%02x%02x-%02x%02x-7%01x%02x-8%01x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+                   b[1], b[2], b[3], b[4], b[5], b[6] & 15, b[7], b[8] & 15, b[9], b[10], b[11],
+                   b[12], b[13], b[14], b[15]);
+}
+
+dj_status fleet_play(struct fleet *fleet, const struct conformance_case *one, bool answering,
+                     struct verdict *ret_verdict) {
+    AUTO(json) json_object *steps = pattern_read(one->remembered ? one->remembered : "[]");
+    AUTO(json) json_object *gives = pattern_read(one->gives ? one->gives : "[]");
+    AUTO(json)
+    json_object *tries = json_object_new_object(), *ops = json_object_new_array(),
+                *notes = json_object_new_array(), *failures = json_object_new_array();
+    struct play play = { .one = one,
+                         .verdict = ret_verdict,
+                         .answering = answering,
+                         .attempt = 1,
+                         .steps = steps,
+                         .tries = tries,
+                         .ops = ops,
+                         .notes = notes,
+                         .gives = gives,
+                         .failures = failures,
+                         .heartbeat_ms = -1 };
+    *ret_verdict = (struct verdict){ .failed = false };
+    run_id_make(play.run_id);
+    fleet->serial++;
+    fleet->play = &play;
+    dj_status status = DJ_OK;
+    bool more = true;
+    while (status == DJ_OK && more && !ret_verdict->failed) {
+        status = call_once_more(fleet, &play, &more);
+        if (play.calls == CALLS_MAX && more) {
+            verdict_fail(ret_verdict, "an end", "none after %d calls", play.calls);
+        }
+    }
+    fleet->play = NULL;
+    free(play.again);
+    return status;
+}
+
+static int listen_nobody(struct fleet *fleet) {
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof address;
+    fleet->nobody_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fleet->nobody_fd < 0 ||
+        bind(fleet->nobody_fd, (const struct sockaddr *)&address, length) != 0 ||
+        getsockname(fleet->nobody_fd, (struct sockaddr *)&address, &length) != 0) {
+        return -1;
+    }
+    fleet->nobody_port = ntohs(address.sin_port); /* ours, and nobody listens there */
+    return 0;
+}
+
+static int listen_commits(struct fleet *fleet) {
+    struct sockaddr_in address;
+    socklen_t length = sizeof address;
+    struct evhttp_bound_socket *bound =
+        fleet->server == NULL ? NULL
+                              : evhttp_bind_socket_with_handle(fleet->server, "127.0.0.1", 0);
+    if (bound == NULL ||
+        getsockname(evhttp_bound_socket_get_fd(bound), (struct sockaddr *)&address, &length) != 0) {
+        return -1;
+    }
+    fleet->port = ntohs(address.sin_port);
+    evhttp_set_max_body_size(fleet->server, (ev_ssize_t)COMMIT_BYTES_MAX);
+    evhttp_set_allowed_methods(fleet->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST);
+    evhttp_set_gencb(fleet->server, on_request, fleet);
+    return 0;
+}
+
+dj_status fleet_open(const char *url, const char *const *secrets, int secret_count,
+                     struct fleet **ret_fleet) {
+    struct fleet *fleet = calloc(1, sizeof *fleet);
+    check(fleet != NULL);
+    fleet->url = url;
+    fleet->secrets = secrets;
+    fleet->secret_count = secret_count;
+    fleet->nobody_fd = -1;
+    fleet->base = event_base_new();
+    check(fleet->base != NULL);
+    fleet->server = evhttp_new(fleet->base);
+    dj_status status = http_client_new(fleet->base, &fleet->client);
+    if (status == DJ_OK && (listen_commits(fleet) != 0 || listen_nobody(fleet) != 0)) {
+        status = dj_fail(DJ_UNAVAILABLE, "no port of 127.0.0.1 can be had");
+    }
+    if (status != DJ_OK) {
+        fleet_close(fleet);
+        return status;
+    }
+    *ret_fleet = fleet;
+    return DJ_OK;
+}
+
+void fleet_close(struct fleet *fleet) {
+    http_client_free(fleet->client);
+    if (fleet->server != NULL) {
+        evhttp_free(fleet->server);
+    }
+    event_base_free(fleet->base);
+    if (fleet->nobody_fd >= 0) {
+        (void)close(fleet->nobody_fd);
+    }
+    free(fleet->body);
+    free(fleet);
+}
