@@ -6,7 +6,7 @@
  *
  * Each play has a commit.url of its own, so that a late heartbeat of the play before, or an SDK
  * that rests after a fault, is not taken for this one's doing. */
-#include "cli/conformance.h"
+#include "cli/conformance_play.h"
 
 #include "common/auto.h"
 #include "common/buf.h"
@@ -32,23 +32,8 @@
 #define ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
 #define COMMIT_BYTES_MAX ((size_t)16 * 1024 * 1024)
 #define REQUEST_BYTES_MAX ((size_t)64 * 1024 * 1024)
-#define HEARTBEAT_MS_MAX 5500
 #define SKEW_S 360
 #define OTHER_SECRET "whsec_bm90IHRoZSBzZWNyZXQgb2YgdGhpcyBlbmRwb2ludA=="
-
-struct play {
-    const struct conformance_case *one;
-    struct verdict *verdict;
-    bool answering;
-    char run_id[40], token[64];
-    int attempt, calls, commits, refs_read;
-    size_t given;
-    json_object *steps, *tries, *ops, *notes, *gives, *failures;
-    json_object *suspended; /* lent by ops */
-    char *again;            /* the body that has to be said again */
-    bool over;              /* lease lost, cancelled, or refused: no more ops may come */
-    int64_t called_ms, heartbeat_ms;
-};
 
 struct fleet {
     const char *url;
@@ -67,179 +52,6 @@ struct fleet {
     char *body;
     size_t body_length;
 };
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    check(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static const char *field(json_object *object, const char *name) {
-    json_object *value = NULL;
-    (void)json_object_object_get_ex(object, name, &value);
-    return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
-}
-
-static json_object *copy_of(json_object *object, const char *name) {
-    json_object *value = NULL;
-    (void)json_object_object_get_ex(object, name, &value);
-    return json_object_get(value);
-}
-
-/* What a run remembers. */
-
-static json_object *memory_of(const struct play *play, const char *name) {
-    for (size_t i = 0; i < json_object_array_length(play->steps); i++) {
-        json_object *entry = json_object_array_get_idx(play->steps, i);
-        if (strcmp(field(entry, "name"), name) == 0) {
-            return entry;
-        }
-    }
-    return NULL;
-}
-
-static void copy_outcome(json_object *from, json_object *to) {
-    const char *outcome = json_object_object_get_ex(from, "error", NULL) ? "error" : "result";
-    json_object_object_add(to, outcome, copy_of(from, outcome));
-}
-
-/* Remembers `of`'s result or error under the op's name. */
-static void remember(struct play *play, json_object *op, const char *kind, json_object *of) {
-    json_object *entry = json_object_new_object();
-    json_object_object_add(entry, "name", json_object_new_string(field(op, "name")));
-    json_object_object_add(entry, "kind", json_object_new_string(kind));
-    copy_outcome(of, entry);
-    (void)json_object_array_add(play->steps, entry);
-}
-
-/* The next of what the case gives; NULL: no more. */
-static json_object *next_given(struct play *play) {
-    return play->given < json_object_array_length(play->gives)
-               ? json_object_array_get_idx(play->gives, play->given++)
-               : NULL;
-}
-
-static bool is_one_of(const char *name, const char *names) {
-    char spaced[64];
-    (void)snprintf(spaced, sizeof spaced, " %.40s ", name);
-    return name[0] != '\0' && strstr(names, spaced) != NULL;
-}
-
-/* The ops that have a result at once: {"result": …} or {"error": …}, as the case gives it. */
-static json_object *give_result(struct play *play, json_object *op, const char *kind) {
-    json_object *given = next_given(play), *result = json_object_new_object();
-    if (given == NULL) {
-        verdict_fail(play->verdict, "no such op any more", "%s %s", kind, field(op, "name"));
-        return result;
-    }
-    remember(play, op, kind, given);
-    copy_outcome(given, result);
-    return result;
-}
-
-/* Does one op; answers what its entry in `results` is. */
-static json_object *op_do(struct play *play, json_object *op) {
-    const char *kind = field(op, "op"), *name = field(op, "name");
-    if (is_one_of(kind, " log progress ")) {
-        (void)json_object_array_add(play->notes, json_object_get(op));
-        return json_object_new_object();
-    }
-    if (play->suspended != NULL) {
-        verdict_fail(play->verdict, "an op that suspends to be the last one", "%s %s behind it",
-                     kind, name);
-        return json_object_new_object();
-    }
-    bool acts = is_one_of(kind, " step state send_event ");
-    json_object *known = acts ? memory_of(play, name) : NULL;
-    if (known != NULL) { /* said again: its result comes again */
-        json_object *result = json_object_new_object();
-        if (strcmp(kind, "step") != 0) {
-            copy_outcome(known, result);
-        }
-        return result;
-    }
-    (void)json_object_array_add(play->ops, json_object_get(op));
-    if (strcmp(kind, "step") == 0) {
-        remember(play, op, "step", op);
-    } else if (acts) {
-        return give_result(play, op, kind);
-    } else if (is_one_of(kind, " wait_event wait_any sleep child step_retry park ")) {
-        play->suspended = op;
-    } else {
-        verdict_fail(play->verdict, "an op of the protocol", "op '%.40s'", kind);
-    }
-    return json_object_new_object();
-}
-
-static void ops_do(struct play *play, json_object *ops, json_object *results) {
-    for (size_t i = 0; i < json_object_array_length(ops); i++) {
-        json_object *result = op_do(play, json_object_array_get_idx(ops, i));
-        (void)json_object_array_add(results, result);
-    }
-}
-
-/* The suspension is over: true, if the case says what it comes to. */
-static bool resume(struct play *play) {
-    json_object *op = play->suspended;
-    const char *kind = field(op, "op");
-    play->suspended = NULL;
-    if (strcmp(kind, "step_retry") == 0) {
-        json_object_object_add(play->tries, field(op, "name"), copy_of(op, "tries"));
-        return true;
-    }
-    json_object *given = strcmp(kind, "park") == 0 ? NULL : next_given(play);
-    if (given != NULL) {
-        remember(play, op, kind, given);
-    }
-    return given != NULL;
-}
-
-/* Commits. */
-
-static json_object *code_of(const char *code) {
-    json_object *answer = json_object_new_object();
-    json_object_object_add(answer, "code", json_object_new_string(code));
-    json_object_object_add(answer, "message", json_object_new_string("as the case wants it"));
-    return answer;
-}
-
-static void note_heartbeat(struct play *play, size_t op_count) {
-    if (op_count == 0 && play->heartbeat_ms < 0) {
-        play->heartbeat_ms = now_ms() - play->called_ms;
-    }
-}
-
-/* What one run's part of a commit comes to. */
-static json_object *part_do(struct play *play, json_object *part, enum commit_fault fault) {
-    json_object *ops = NULL;
-    (void)json_object_object_get_ex(part, "ops", &ops);
-    if (play == NULL || strcmp(field(part, "token"), play->token) != 0) {
-        return code_of("lease_lost");
-    }
-    size_t count = json_object_is_type(ops, json_type_array) ? json_object_array_length(ops) : 0;
-    if (play->over && count > 0) {
-        verdict_fail(play->verdict, "no more ops from this handler", "%s %s",
-                     field(json_object_array_get_idx(ops, 0), "op"),
-                     field(json_object_array_get_idx(ops, 0), "name"));
-    }
-    note_heartbeat(play, count);
-    play->over = play->over || fault == COMMIT_LEASE_LOST || fault == COMMIT_CANCELLED ||
-                 fault == COMMIT_REFUSED;
-    if (play->over && fault != COMMIT_CANCELLED) {
-        return code_of(fault == COMMIT_REFUSED ? "payload_too_large" : "lease_lost");
-    }
-    json_object *answer = json_object_new_object(), *results = json_object_new_array();
-    for (size_t i = 0; play->over && i < count; i++) {
-        (void)json_object_array_add(results, json_object_new_object());
-    }
-    if (!play->over && count > 0) {
-        ops_do(play, ops, results);
-    }
-    json_object_object_add(answer, "results", results);
-    json_object_object_add(answer, "cancelled", json_object_new_boolean(play->over));
-    json_object_object_add(answer, "leaseUntil", json_object_new_string("2036-01-01T00:00:00Z"));
-    return answer;
-}
 
 static void reply(struct evhttp_request *request, int status, json_object *body) {
     struct evbuffer *buffer = evbuffer_new();
@@ -270,7 +82,8 @@ static void on_ref(struct play *play, struct evhttp_request *request) {
     }
     const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(request));
     bool known = play->one->ref != NULL && query != NULL && strcmp(query, "ref=1") == 0;
-    AUTO(json) json_object *answer = known ? pattern_read(play->one->ref) : code_of("not_found");
+    AUTO(json)
+    json_object *answer = known ? pattern_read(play->one->ref) : commit_code("not_found");
     play->refs_read += known;
     reply(request, known ? 200 : 404, answer);
 }
@@ -299,7 +112,7 @@ static void on_commit(struct play *play, struct evhttp_request *request, char *b
         check(play->again != NULL);
     }
     if (fault == COMMIT_UNAVAILABLE) {
-        AUTO(json) json_object *answer = code_of("unavailable");
+        AUTO(json) json_object *answer = commit_code("unavailable");
         reply(request, 503, answer);
         return;
     }
@@ -307,7 +120,7 @@ static void on_commit(struct play *play, struct evhttp_request *request, char *b
     json_object *list = json_object_new_array();
     json_object_object_add(answer, "commits", list);
     for (size_t i = 0; i < json_object_array_length(commits); i++) {
-        json_object *part = part_do(play, json_object_array_get_idx(commits, i), fault);
+        json_object *part = play_commit(play, json_object_array_get_idx(commits, i), fault);
         (void)json_object_array_add(list, part);
     }
     if (fault == COMMIT_ANSWER_LOST) {
@@ -339,7 +152,7 @@ static void on_request(struct evhttp_request *request, void *context) {
         if (play != NULL) {
             verdict_fail(play->verdict, "{\"commits\": […]} at commit.url", "%.200s", body);
         }
-        AUTO(json) json_object *answer = code_of("invalid_argument");
+        AUTO(json) json_object *answer = commit_code("invalid_argument");
         reply(request, 400, answer);
         return;
     }
@@ -476,116 +289,6 @@ static dj_status call_endpoint(struct fleet *fleet, const struct play *play) {
     return DJ_OK;
 }
 
-/* Judging. */
-
-/* Is it an answer at all? *ret_more: the handler is to be called again. */
-static void judge_answer(struct play *play, json_object *answer, bool *ret_more) {
-    json_object *ops = NULL, *protocol = NULL;
-    const char *status = field(answer, "status");
-    *ret_more = false;
-    if (!is_one_of(status, " completed failed suspended continue ") ||
-        !json_object_object_get_ex(answer, "protocol", &protocol) ||
-        json_object_get_int(protocol) != 1 || !json_object_object_get_ex(answer, "ops", &ops) ||
-        !json_object_is_type(ops, json_type_array)) {
-        verdict_fail(play->verdict, "an answer with protocol 1, ops and status", "%.200s",
-                     json_object_to_json_string_ext(answer, JSON_C_TO_STRING_PLAIN));
-        return;
-    }
-    AUTO(json) json_object *results = json_object_new_array();
-    size_t before = json_object_array_length(play->ops);
-    ops_do(play, ops, results);
-    bool suspended = strcmp(status, "suspended") == 0;
-    if (suspended != (play->suspended != NULL)) {
-        verdict_fail(play->verdict,
-                     suspended ? "an op that suspends, before status suspended"
-                               : "status suspended, after an op that suspends",
-                     "status %s", status);
-        return;
-    }
-    if (suspended) {
-        *ret_more = resume(play);
-    } else if (strcmp(status, "continue") == 0) {
-        bool moved = json_object_array_length(play->ops) > before;
-        bool allowed = play->answering || play->one->fault == COMMIT_NOBODY;
-        if (allowed ? !moved : play->one->max_run_ms == 0) {
-            verdict_fail(play->verdict,
-                         allowed ? "something done, before status continue"
-                                 : "no status continue, before maxRunMs has passed",
-                         "status continue");
-            return;
-        }
-        *ret_more = true;
-    } else if (strcmp(status, "failed") == 0 && play->attempt < play->one->attempts) {
-        json_object *error = NULL, *retryable = NULL;
-        (void)json_object_object_get_ex(answer, "error", &error);
-        if (!json_object_object_get_ex(error, "retryable", &retryable) ||
-            json_object_get_boolean(retryable)) {
-            (void)json_object_array_add(play->failures, json_object_get(error));
-            play->attempt++;
-            *ret_more = true;
-        }
-    }
-}
-
-static void judge_http(const struct fleet *fleet, struct play *play) {
-    int wanted = play->one->http_status, status = fleet->status;
-    char expected[64];
-    if (wanted != HTTP_FAILS) {
-        (void)snprintf(expected, sizeof expected, "HTTP status %d", wanted == 0 ? 200 : wanted);
-        if (status != (wanted == 0 ? 200 : wanted)) {
-            verdict_fail(play->verdict, expected, "%d %.160s", status, fleet->body);
-        }
-    } else if (status == 401 || status == 429 || status == 503 ||
-               (status == 200 && strstr(fleet->body, "\"failed\"") == NULL)) {
-        verdict_fail(play->verdict, "status failed, or an HTTP status that fails the attempt",
-                     "%d %.160s", status, fleet->body);
-    }
-}
-
-static void judge_pattern(struct play *play, const char *path, const char *text,
-                          json_object *value) {
-    if (text != NULL) {
-        AUTO(json) json_object *pattern = pattern_read(text);
-        (void)pattern_fits(path, pattern, value, play->verdict);
-    }
-}
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(field(*(json_object *const *)a, "name"), field(*(json_object *const *)b, "name"));
-}
-
-static void judge_whole(struct play *play, int64_t took_ms) {
-    const struct conformance_case *one = play->one;
-    if (one->any_order) {
-        json_object_array_sort(play->ops, by_name);
-    }
-    judge_pattern(play, "ops", one->ops, play->ops);
-    judge_pattern(play, "log and progress", one->notes, play->notes);
-    if (one->attempts > 0 && one->failures != NULL) {
-        judge_pattern(play, "errors", one->failures, play->failures);
-    }
-    if (play->again != NULL) {
-        verdict_fail(play->verdict, "the commit said again", "nothing");
-    }
-    if (one->fault_at > play->commits && !play->answering) {
-        verdict_fail(play->verdict, "a commit or heartbeat at commit.url", "%d of them",
-                     play->commits);
-    }
-    if (one->ref != NULL && play->refs_read == 0) {
-        verdict_fail(play->verdict, "GET commit.url?ref=1", "none");
-    }
-    if (play->calls < one->calls_min) {
-        verdict_fail(play->verdict, "more calls of the handler", "%d", play->calls);
-    }
-    if (one->heartbeat && (play->heartbeat_ms < 0 || play->heartbeat_ms > HEARTBEAT_MS_MAX)) {
-        verdict_fail(play->verdict, "a heartbeat within 5 s", "%s",
-                     play->heartbeat_ms < 0 ? "none" : "a later one");
-    }
-    if (one->within_ms > 0 && took_ms > one->within_ms) {
-        verdict_fail(play->verdict, "the call to end soon after it", "%lld ms", (long long)took_ms);
-    }
-}
-
 /* Plays. */
 
 /* One call. *ret_more: the handler is to be called again. */
@@ -594,18 +297,18 @@ static dj_status call_once_more(struct fleet *fleet, struct play *play, bool *re
     play->calls++;
     (void)snprintf(play->token, sizeof play->token, "conformance.%d.%d", fleet->serial,
                    play->calls);
-    play->called_ms = now_ms();
+    play->called_ms = monotonic_ms();
     DJ_TRY(call_endpoint(fleet, play));
-    int64_t took_ms = now_ms() - play->called_ms;
+    int64_t took_ms = monotonic_ms() - play->called_ms;
     if (fleet->outcome != HTTP_ANSWERED) {
         verdict_fail(play->verdict, "an answer", "%s", fleet->reason);
         return DJ_OK;
     }
     if (play->over && play->one->fault != COMMIT_REFUSED) { /* whatever it is, it is not read */
-        judge_whole(play, took_ms);
+        play_judge(play, NULL, took_ms);
         return DJ_OK;
     }
-    judge_http(fleet, play);
+    play_judge_http(play, fleet->status, fleet->body);
     AUTO(json) json_object *answer = NULL;
     if (play->verdict->failed || fleet->status != 200 || play->one->http_status != 0) {
         return DJ_OK;
@@ -616,11 +319,10 @@ static dj_status call_once_more(struct fleet *fleet, struct play *play, bool *re
         return DJ_OK;
     }
     if (play->one->job != NULL) {
-        judge_answer(play, answer, ret_more);
+        play_answer(play, answer, ret_more);
     }
     if (!*ret_more) {
-        judge_pattern(play, "the answer", play->one->end, answer);
-        judge_whole(play, took_ms);
+        play_judge(play, answer, took_ms);
     }
     return DJ_OK;
 }

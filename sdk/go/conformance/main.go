@@ -222,7 +222,8 @@ func large(ctx context.Context, job stackshift.JobContext) (any, error) {
 	return len(got), err
 }
 
-func main() {
+// endpoint serves the jobs.
+func endpoint() http.Handler {
 	client := stackshift.New(stackshift.Options{})
 	for name, handler := range map[string]stackshift.Handler{
 		"steps": steps,
@@ -260,6 +261,10 @@ func main() {
 	} {
 		client.Job("conformance."+name, handler)
 	}
+	return client.Handler()
+}
+
+func main() {
 	port := "0"
 	if len(os.Args) > 1 {
 		port = os.Args[1]
@@ -269,5 +274,5 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println("http://" + listener.Addr().String())
-	log.Fatal(http.Serve(listener, client.Handler()))
+	log.Fatal(http.Serve(listener, endpoint()))
 }
