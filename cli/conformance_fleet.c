@@ -318,6 +318,10 @@ static dj_status call_once_more(struct fleet *fleet, struct play *play, bool *re
         verdict_fail(play->verdict, "JSON", "%s", dj_error_message());
         return DJ_OK;
     }
+    if (!json_object_is_type(answer, json_type_object)) {
+        verdict_fail(play->verdict, "an object", "%.200s", fleet->body);
+        return DJ_OK;
+    }
     if (play->one->job != NULL) {
         play_answer(play, answer, ret_more);
     }

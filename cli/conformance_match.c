@@ -60,8 +60,9 @@ static bool differs(const char *path, const char *expected, json_object *value,
 static bool list_names(json_object *value, const char *name) {
     for (size_t i = 0;
          json_object_is_type(value, json_type_array) && i < json_object_array_length(value); i++) {
-        json_object *its;
-        if (json_object_object_get_ex(json_object_array_get_idx(value, i), "name", &its) &&
+        json_object *its = NULL;
+        (void)json_object_object_get_ex(json_object_array_get_idx(value, i), "name", &its);
+        if (json_object_is_type(its, json_type_string) &&
             strcmp(json_object_get_string(its), name) == 0) {
             return true;
         }

@@ -27,7 +27,7 @@ static void play(const char *flaw, const char *arguments) {
     const char *build = getenv("DURABLE_BUILD");
     assert_non_null(build);
     shell_said(&said,
-               "file=$(mktemp); python3 %s/../../tests/cli/wrong_endpoint.py %s >$file & "
+               "file=$(mktemp); python3 %s/../../tests/cli/wrong_endpoint.py '%s' >$file & "
                "endpoint=$!; while kill -0 $endpoint && ! [ -s $file ]; do sleep 0.02; done; "
                "%s/cli/durable conformance --endpoint \"$(cat $file)\" %s; status=$?; "
                "kill $endpoint; rm -f $file; exit $status",
@@ -81,6 +81,39 @@ static void each_flaw_is_named(void **state) {
     }
 }
 
+static void whatever_is_said_is_judged(void **state) {
+    static const char *const flaws[] = {
+        "raw:",
+        "raw:null",
+        "raw:[]",
+        "raw:{}",
+        "raw:{\"protocol\":1}",
+        "raw:{\"protocol\":1,\"jobs\":[null,{\"name\":null},7]}",
+        "raw:{\"protocol\":1,\"ops\":null,\"status\":\"completed\"}",
+        "raw:{\"protocol\":1,\"ops\":[null,1,[],{\"op\":{}}],\"status\":\"continue\"}",
+        "raw:{\"protocol\":1,\"ops\":[],\"status\":\"continue\"}",
+        "raw:{\"protocol\":1,\"ops\":[],\"status\":\"suspended\"}",
+        "raw:{\"protocol\":1,\"ops\":[],\"status\":\" failed completed \"}",
+        "raw:{\"protocol\":1,\"ops\":[{\"op\":\"sleep\"},{\"op\":\"state\"}],\"status\":"
+        "\"suspended\"}",
+        "raw:{\"protocol\":1,\"ops\":[{\"op\":\"step_retry\",\"name\":null}],\"status\":"
+        "\"suspended\"}",
+        "commits:",
+        "commits:null",
+        "commits:[]",
+        "commits:{\"commits\":7}",
+        "commits:{\"commits\":[null,{},{\"token\":7,\"ops\":{}}]}",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof flaws / sizeof *flaws; i++) {
+        bool commits = strncmp(flaws[i], "commits:", 8) == 0;
+        play(flaws[i], commits ? "--only steps" : "--only get --only steps --only unknown-job");
+        if (said.status != 10 || strstr(said.out, "FAIL  steps ") == NULL) {
+            fail_msg("%s: %d, %s%s", flaws[i], said.status, said.out, said.err);
+        }
+    }
+}
+
 static void a_report_is_json_too(void **state) {
     json_object *value;
     (void)state;
@@ -129,6 +162,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_as_the_protocol_says_holds),
         cmocka_unit_test(each_flaw_is_named),
+        cmocka_unit_test(whatever_is_said_is_judged),
         cmocka_unit_test(a_report_is_json_too),
         cmocka_unit_test(what_is_wrong_is_named),
     };

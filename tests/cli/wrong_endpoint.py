@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Serves conformance.steps by hand, well or with one flaw: so that `durable conformance` is seen to find it.
 
-Usage: wrong_endpoint.py FLAW     FLAW: none, or one of those that are asked for below. Prints its URL, and serves until it is ended;
-STACKSHIFT_SIGNING_SECRET is the secret
+Usage: wrong_endpoint.py FLAW     FLAW: none; one of those that are asked for below; raw:TEXT: answers so; commits:TEXT: commits so.
+Prints its URL, and serves until it is ended; STACKSHIFT_SIGNING_SECRET is the secret
 """
 
 import base64
@@ -36,6 +36,13 @@ def signed(headers, body):
     else:
         fits = good in said
     return fits and (FLAW == "timeless" or abs(time.time() - int(time_s)) < 300)
+
+
+def post(url, body):
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, body)).close()
+    except urllib.error.HTTPError:
+        pass
 
 
 class Ended(Exception):
@@ -77,15 +84,20 @@ def steps(call):
 class Endpoint(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def reply(self, status, value):
-        body = json.dumps(value).encode()
+    def reply(self, status, value, raw=None):
+        body = raw or json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def serve(self, body):
-        if not signed(self.headers, body):
+        if FLAW.startswith("raw:"):
+            self.reply(200, None, FLAW.removeprefix("raw:").encode())
+        elif FLAW.startswith("commits:"):
+            post(json.loads(body)["commit"]["url"], FLAW.removeprefix("commits:").encode())
+            self.reply(200, {"protocol": 1, "ops": [], "status": "completed", "result": 6})
+        elif not signed(self.headers, body):
             self.reply(401, {})
         elif self.command == "GET":
             self.reply(200, {"protocol": 1, "version": None, "jobs": [{"name": "conformance.steps"}]})
