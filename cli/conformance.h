@@ -54,6 +54,7 @@ struct conformance_case {
     int attempts;         /* of the run; 0: 1 */
     int max_run_ms;       /* 0: 300000 */
     int calls_min;
+    int together;  /* so many runs at once, whose ops give ids of their own; 0: one */
     int within_ms; /* the last answer came; 0: not looked at */
     enum request_flaw request;
     enum commit_fault fault;

@@ -29,11 +29,23 @@
 
 #define CALL_MS_MAX 60000
 #define CALLS_MAX 50
+#define TOGETHER_MAX 3
+#define TOGETHER_PAUSE_US 100000
 #define ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
 #define COMMIT_BYTES_MAX ((size_t)16 * 1024 * 1024)
 #define REQUEST_BYTES_MAX ((size_t)64 * 1024 * 1024)
 #define SKEW_S 360
 #define OTHER_SECRET "whsec_bm90IHRoZSBzZWNyZXQgb2YgdGhpcyBlbmRwb2ludA=="
+
+struct call {
+    struct play play;
+    bool answered, more; /* more: the handler is to be called again */
+    enum http_outcome outcome;
+    char reason[200];
+    int status;
+    char *body;
+    size_t body_length;
+};
 
 struct fleet {
     const char *url;
@@ -44,13 +56,8 @@ struct fleet {
     struct http_client *client;
     int port, nobody_fd, nobody_port;
     int serial;
-    struct play *play;
-    bool answered;
-    enum http_outcome outcome;
-    char reason[200];
-    int status;
-    char *body;
-    size_t body_length;
+    struct call calls[TOGETHER_MAX]; /* those of this play, of a run each */
+    int call_count;
 };
 
 static void reply(struct evhttp_request *request, int status, json_object *body) {
@@ -101,11 +108,36 @@ static void check_again(struct play *play, const char *body) {
     free(TAKE(play->again));
 }
 
-static void on_commit(struct play *play, struct evhttp_request *request, char *body,
-                      json_object *commits) {
+/* The play that a part of a commit is of; NULL: none that goes on. */
+static struct play *play_of(struct fleet *fleet, json_object *part) {
+    json_object *token = NULL;
+    (void)json_object_object_get_ex(part, "token", &token);
+    for (int i = 0; i < fleet->call_count && json_object_is_type(token, json_type_string); i++) {
+        if (strcmp(fleet->calls[i].play.token, json_object_get_string(token)) == 0) {
+            return &fleet->calls[i].play;
+        }
+    }
+    return NULL;
+}
+
+/* Several runs: the second one alone meets the fault. While the first request waits, the others
+ * gather; that the loop stands still meanwhile is no harm here. */
+static enum commit_fault fault_of_part(struct fleet *fleet, struct play *play,
+                                       enum commit_fault of_request) {
+    if (fleet->call_count == 1 || play == NULL) {
+        return of_request;
+    }
+    return play == &fleet->calls[1].play ? play->one->fault : COMMIT_GOOD;
+}
+
+static void on_commit(struct fleet *fleet, struct play *play, struct evhttp_request *request,
+                      char *body, json_object *commits) {
     enum commit_fault fault = play == NULL ? COMMIT_GOOD : fault_now(play);
     if (play != NULL) {
         check_again(play, body);
+    }
+    if (fleet->call_count > 1 && play != NULL && play->commits == 1) {
+        (void)usleep(TOGETHER_PAUSE_US);
     }
     if (fault == COMMIT_ANSWER_LOST || fault == COMMIT_UNAVAILABLE) {
         play->again = strdup(body);
@@ -120,8 +152,9 @@ static void on_commit(struct play *play, struct evhttp_request *request, char *b
     json_object *list = json_object_new_array();
     json_object_object_add(answer, "commits", list);
     for (size_t i = 0; i < json_object_array_length(commits); i++) {
-        json_object *part = play_commit(play, json_object_array_get_idx(commits, i), fault);
-        (void)json_object_array_add(list, part);
+        json_object *part = json_object_array_get_idx(commits, i);
+        struct play *of = play == NULL ? NULL : play_of(fleet, part);
+        (void)json_object_array_add(list, play_commit(of, part, fault_of_part(fleet, of, fault)));
     }
     if (fault == COMMIT_ANSWER_LOST) {
         hang_up(request);
@@ -134,7 +167,9 @@ static void on_request(struct evhttp_request *request, void *context) {
     char path[64];
     (void)snprintf(path, sizeof path, "/v1/commit/%d", fleet->serial);
     const char *said = evhttp_uri_get_path(evhttp_request_get_evhttp_uri(request));
-    struct play *play = said != NULL && strcmp(said, path) == 0 ? fleet->play : NULL;
+    struct play *play = said != NULL && strcmp(said, path) == 0 && fleet->call_count > 0
+                            ? &fleet->calls[0].play
+                            : NULL;
     if (evhttp_request_get_command(request) == EVHTTP_REQ_GET && play != NULL) {
         on_ref(play, request);
         return;
@@ -156,7 +191,7 @@ static void on_request(struct evhttp_request *request, void *context) {
         reply(request, 400, answer);
         return;
     }
-    on_commit(play, request, body, commits);
+    on_commit(fleet, play, request, body, commits);
 }
 
 /* Calls. */
@@ -230,18 +265,18 @@ static dj_status sign(const struct fleet *fleet, enum request_flaw flaw, const c
 }
 
 static void on_answered(void *context, struct http_answer *answer) {
-    struct fleet *fleet = context;
-    fleet->answered = true;
-    fleet->outcome = answer->outcome;
-    (void)snprintf(fleet->reason, sizeof fleet->reason, "%s", answer->reason);
-    fleet->status = answer->status;
-    fleet->body_length = answer->body.length;
-    fleet->body = buf_take(&answer->body);
-    check(fleet->body != NULL);
+    struct call *call = context;
+    call->answered = true;
+    call->outcome = answer->outcome;
+    (void)snprintf(call->reason, sizeof call->reason, "%s", answer->reason);
+    call->status = answer->status;
+    call->body_length = answer->body.length;
+    call->body = buf_take(&answer->body);
+    check(call->body != NULL);
 }
 
-/* One request, and the loop until it is answered. */
-static dj_status call_endpoint(struct fleet *fleet, const struct play *play) {
+static dj_status call_send(struct fleet *fleet, struct call *call) {
+    const struct play *play = &call->play;
     enum request_flaw flaw = play->one->request;
     char id_header[96], time_header[96];
     AUTO(buf) struct buf body;
@@ -276,57 +311,89 @@ static dj_status call_endpoint(struct fleet *fleet, const struct play *play) {
         .answer_bytes_max = ANSWER_BYTES_MAX,
         .allow_private = true,
     };
-    struct http_call *call;
-    fleet->answered = false;
-    free(TAKE(fleet->body));
-    DJ_TRY(http_client_send(fleet->client, &request, on_answered, fleet, &call));
-    while (!fleet->answered) {
-        (void)event_base_loop(fleet->base, EVLOOP_ONCE);
-    }
-    if (fleet->outcome == HTTP_NOT_REACHED) {
-        return dj_fail(DJ_UNAVAILABLE, "%s cannot be reached: %s", fleet->url, fleet->reason);
-    }
-    return DJ_OK;
+    struct http_call *http;
+    call->answered = false;
+    free(TAKE(call->body));
+    return http_client_send(fleet->client, &request, on_answered, call, &http);
 }
 
 /* Plays. */
 
-/* One call. *ret_more: the handler is to be called again. */
-static dj_status call_once_more(struct fleet *fleet, struct play *play, bool *ret_more) {
-    *ret_more = false;
+static dj_status call_begin(struct fleet *fleet, struct call *call) {
+    struct play *play = &call->play;
     play->calls++;
-    (void)snprintf(play->token, sizeof play->token, "conformance.%d.%d", fleet->serial,
-                   play->calls);
+    (void)snprintf(play->token, sizeof play->token, "conformance.%d.%d.%d", fleet->serial,
+                   (int)(call - fleet->calls), play->calls);
     play->called_ms = monotonic_ms();
-    DJ_TRY(call_endpoint(fleet, play));
+    return call_send(fleet, call);
+}
+
+/* Judges what was answered; says by `more` whether that was not the end. */
+static void call_judge(struct call *call) {
+    struct play *play = &call->play;
     int64_t took_ms = monotonic_ms() - play->called_ms;
-    if (fleet->outcome != HTTP_ANSWERED) {
-        verdict_fail(play->verdict, "an answer", "%s", fleet->reason);
-        return DJ_OK;
+    call->more = false;
+    if (call->outcome != HTTP_ANSWERED) {
+        verdict_fail(play->verdict, "an answer", "%s", call->reason);
+        return;
     }
     if (play->over && play->one->fault != COMMIT_REFUSED) { /* whatever it is, it is not read */
         play_judge(play, NULL, took_ms);
-        return DJ_OK;
+        return;
     }
-    play_judge_http(play, fleet->status, fleet->body);
+    play_judge_http(play, call->status, call->body);
+    if (play->verdict->failed || call->status != 200 || play->one->http_status != 0) {
+        play_judge(play, NULL, took_ms);
+        return;
+    }
     AUTO(json) json_object *answer = NULL;
-    if (play->verdict->failed || fleet->status != 200 || play->one->http_status != 0) {
-        return DJ_OK;
-    }
-    if (json_parse("the answer", fleet->body, fleet->body_length, ANSWER_BYTES_MAX, &answer) !=
+    if (json_parse("the answer", call->body, call->body_length, ANSWER_BYTES_MAX, &answer) !=
         DJ_OK) {
         verdict_fail(play->verdict, "JSON", "%s", dj_error_message());
-        return DJ_OK;
+        return;
     }
     if (!json_object_is_type(answer, json_type_object)) {
-        verdict_fail(play->verdict, "an object", "%.200s", fleet->body);
-        return DJ_OK;
+        verdict_fail(play->verdict, "an object", "%.200s", call->body);
+        return;
     }
     if (play->one->job != NULL) {
-        play_answer(play, answer, ret_more);
+        play_answer(play, answer, &call->more);
     }
-    if (!*ret_more) {
+    if (!call->more) {
         play_judge(play, answer, took_ms);
+    } else if (play->calls == CALLS_MAX) {
+        verdict_fail(play->verdict, "an end", "none after %d calls", play->calls);
+    }
+}
+
+static bool all_answered(const struct fleet *fleet) {
+    bool all = true;
+    for (int i = 0; i < fleet->call_count; i++) {
+        all = all && fleet->calls[i].answered;
+    }
+    return all;
+}
+
+/* Calls once for each run that goes on, and waits for all answers. */
+static dj_status round_play(struct fleet *fleet, bool *ret_more) {
+    *ret_more = false;
+    for (int i = 0; i < fleet->call_count; i++) {
+        if (fleet->calls[i].more) {
+            DJ_TRY(call_begin(fleet, &fleet->calls[i]));
+        }
+    }
+    while (!all_answered(fleet)) {
+        (void)event_base_loop(fleet->base, EVLOOP_ONCE);
+    }
+    for (int i = 0; i < fleet->call_count; i++) {
+        struct call *call = &fleet->calls[i];
+        if (call->more && call->outcome == HTTP_NOT_REACHED) {
+            return dj_fail(DJ_UNAVAILABLE, "%s cannot be reached: %s", fleet->url, call->reason);
+        }
+        if (call->more) {
+            call_judge(call);
+        }
+        *ret_more = *ret_more || call->more;
     }
     return DJ_OK;
 }
@@ -340,38 +407,32 @@ static void run_id_make(char text[40]) {
                    b[12], b[13], b[14], b[15]);
 }
 
+static void call_init(struct call *call, const struct conformance_case *one, bool answering,
+                      struct verdict *verdict) {
+    *call = (struct call){ .more = true };
+    play_init(&call->play, one, answering, verdict);
+    run_id_make(call->play.run_id);
+}
+
 dj_status fleet_play(struct fleet *fleet, const struct conformance_case *one, bool answering,
                      struct verdict *ret_verdict) {
-    AUTO(json) json_object *steps = pattern_read(one->remembered ? one->remembered : "[]");
-    AUTO(json) json_object *gives = pattern_read(one->gives ? one->gives : "[]");
-    AUTO(json)
-    json_object *tries = json_object_new_object(), *ops = json_object_new_array(),
-                *notes = json_object_new_array(), *failures = json_object_new_array();
-    struct play play = { .one = one,
-                         .verdict = ret_verdict,
-                         .answering = answering,
-                         .attempt = 1,
-                         .steps = steps,
-                         .tries = tries,
-                         .ops = ops,
-                         .notes = notes,
-                         .gives = gives,
-                         .failures = failures,
-                         .heartbeat_ms = -1 };
     *ret_verdict = (struct verdict){ .failed = false };
-    run_id_make(play.run_id);
     fleet->serial++;
-    fleet->play = &play;
+    fleet->call_count = one->together > 0 ? one->together : 1;
+    check(fleet->call_count <= TOGETHER_MAX);
+    for (int i = 0; i < fleet->call_count; i++) {
+        call_init(&fleet->calls[i], one, answering, ret_verdict);
+    }
     dj_status status = DJ_OK;
     bool more = true;
     while (status == DJ_OK && more && !ret_verdict->failed) {
-        status = call_once_more(fleet, &play, &more);
-        if (play.calls == CALLS_MAX && more) {
-            verdict_fail(ret_verdict, "an end", "none after %d calls", play.calls);
-        }
+        status = round_play(fleet, &more);
     }
-    fleet->play = NULL;
-    free(play.again);
+    for (int i = 0; i < fleet->call_count; i++) {
+        play_done(&fleet->calls[i].play);
+        free(TAKE(fleet->calls[i].body));
+    }
+    fleet->call_count = 0;
     return status;
 }
 
@@ -438,6 +499,5 @@ void fleet_close(struct fleet *fleet) {
     if (fleet->nobody_fd >= 0) {
         (void)close(fleet->nobody_fd);
     }
-    free(fleet->body);
     free(fleet);
 }

@@ -27,6 +27,31 @@ static json_object *copy_of(json_object *object, const char *name) {
     return json_object_get(value);
 }
 
+void play_init(struct play *play, const struct conformance_case *one, bool answering,
+               struct verdict *verdict) {
+    *play = (struct play){ .one = one,
+                           .verdict = verdict,
+                           .answering = answering,
+                           .attempt = 1,
+                           .steps = pattern_read(one->remembered ? one->remembered : "[]"),
+                           .tries = json_object_new_object(),
+                           .ops = json_object_new_array(),
+                           .notes = json_object_new_array(),
+                           .gives = pattern_read(one->gives ? one->gives : "[]"),
+                           .failures = json_object_new_array(),
+                           .heartbeat_ms = -1 };
+}
+
+void play_done(struct play *play) {
+    json_object_put(play->steps);
+    json_object_put(play->tries);
+    json_object_put(play->ops);
+    json_object_put(play->notes);
+    json_object_put(play->gives);
+    json_object_put(play->failures);
+    free(TAKE(play->again));
+}
+
 /* What a run remembers. */
 
 static json_object *memory_of(const struct play *play, const char *name) {
@@ -66,6 +91,13 @@ static bool is_one_of(const char *name, const char *names) {
     return name[0] != '\0' && strstr(names, spaced) != NULL;
 }
 
+/* {"id": the run's}. */
+static json_object *own_id(const struct play *play) {
+    json_object *id = json_object_new_object();
+    json_object_object_add(id, "id", json_object_new_string(play->run_id));
+    return id;
+}
+
 /* The ops that have a result at once: {"result": …} or {"error": …}, as the case gives it. */
 static json_object *give_result(struct play *play, json_object *op, const char *kind) {
     json_object *given = next_given(play), *result = json_object_new_object();
@@ -73,8 +105,12 @@ static json_object *give_result(struct play *play, json_object *op, const char *
         verdict_fail(play->verdict, "no such op any more", "%s %s", kind, field(op, "name"));
         return result;
     }
-    remember(play, op, kind, given);
-    copy_outcome(given, result);
+    if (play->one->together > 0) { /* each run has a result of its own */
+        json_object_object_add(result, "result", own_id(play));
+    } else {
+        copy_outcome(given, result);
+    }
+    remember(play, op, kind, result);
     return result;
 }
 
@@ -262,6 +298,10 @@ void play_judge(struct play *play, json_object *answer, int64_t took_ms) {
     const struct conformance_case *one = play->one;
     if (answer != NULL) {
         judge_pattern(play, "the answer", one->end, answer);
+    }
+    if (answer != NULL && one->together > 0 && strcmp(field(answer, "result"), play->run_id) != 0) {
+        verdict_fail(play->verdict, "the result of this run's own op", "%.80s",
+                     field(answer, "result"));
     }
     if (one->any_order) {
         json_object_array_sort(play->ops, by_name);

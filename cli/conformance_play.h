@@ -19,6 +19,10 @@ struct play {
     int64_t called_ms, heartbeat_ms;
 };
 
+void play_init(struct play *play, const struct conformance_case *one, bool answering,
+               struct verdict *verdict);
+void play_done(struct play *play);
+
 int64_t monotonic_ms(void);
 
 /** What one run's part of a commit comes to. Yours. `play` NULL: it is of a play that is over. */
