@@ -13,5 +13,6 @@ const struct command commands[] = {
     { "workers", "list workers", command_workers },
     { "state", "get, set, delete and increment state", command_state },
     { "keys", "list, make, rotate and revoke API keys", command_keys },
+    { "conformance", "does an SDK speak the handler protocol?", command_conformance },
 };
 const int command_count = sizeof commands / sizeof *commands;

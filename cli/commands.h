@@ -26,5 +26,6 @@ dj_status command_queues(int argc, char **argv);
 dj_status command_workers(int argc, char **argv);
 dj_status command_state(int argc, char **argv);
 dj_status command_keys(int argc, char **argv);
+dj_status command_conformance(int argc, char **argv);
 
 #endif

@@ -11,7 +11,7 @@ static void print_usage(FILE *out) {
     (void)fprintf(out, "durable: start work once, and it completes safely\n\n"
                        "Usage: durable COMMAND [options]\n\nCommands:\n");
     for (int i = 0; i < command_count; i++) {
-        (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+        (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
     }
     (void)fprintf(out,
                   "\n`durable COMMAND --help` shows a command's options. The database is named by "

@@ -27,6 +27,8 @@ import { Replay, type Mismatch } from './replay.js'
 import type { StepFunction } from './step.js'
 import type { RunInfo } from './types.js'
 
+const ANSWER_BYTES_MAX = 4 * 1024 * 1024
+
 /** What calls need around them. */
 export interface CallSettings {
   committer(url: string): Committer
@@ -443,7 +445,17 @@ export class Call implements Lease {
     clearTimeout(this.timer)
     this.committer?.detach(this)
     const ops = this.fatal !== undefined ? '' : this.outbox.texts() + (last === undefined ? '' : `${last},`)
-    this.answer(`{"protocol":1,"ops":[${ops.slice(0, -1)}],"status":"${status}"${outcome}}`)
+    const text = `{"protocol":1,"ops":[${ops.slice(0, -1)}],"status":"${status}"${outcome}}`
+    this.answer(text.length > ANSWER_BYTES_MAX / 3 ? this.withinLimit(text) : text)
+  }
+
+  /** An answer that is too long is not read by the worker, which could not say why either. */
+  private withinLimit(text: string): string {
+    const bytes = new TextEncoder().encode(text).length
+    if (bytes <= ANSWER_BYTES_MAX) return text
+    const error = new StackShiftError('payload_too_large', 413,
+      `the answer of job ${this.job.name} is ${bytes} bytes; the limit is ${ANSWER_BYTES_MAX}`)
+    return `{"protocol":1,"ops":[],"status":"failed","error":${JSON.stringify(errorJson(error))}}`
   }
 
   // --- What the parts above have in common ---

@@ -144,6 +144,15 @@ test('refused ops fail the run, once', async () => {
   })
 })
 
+test('an answer over 4 MiB fails the run, and says so', async () => {
+  await withJobs({ big: async () => 'ü'.repeat(2_100_000), fits: async () => 'x'.repeat(4_000_000) }, async app => {
+    const answer = await fleet.call(app.url, fleet.run('big'))
+    assert.deepEqual([answer.status, answer.error!.code, answer.error!.retryable], ['failed', 'payload_too_large', false])
+    assert.match(answer.error!.message, /^the answer of job big is 42000\d\d bytes; the limit is 4194304$/)
+    assert.equal((await fleet.call(app.url, fleet.run('fits'))).status, 'completed')
+  })
+})
+
 test('an entry that did not fit into the call is read from commit.url, in its order', async () => {
   await withJobs({
     refs: async ({ step }) => {
