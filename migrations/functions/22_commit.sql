@@ -1,9 +1,10 @@
 -- The commit: what finished in a worker since its last turn, in sets, under the fence.
 
 -- Ends a run whose row in lease, ready, timer or wait the caller has just deleted; `l` is what that row carried.
--- Called by commit, fail_attempt, cancel, reap and the timers. Locks: the run, then its timers.
+-- `result` is for `completed`, `error` for the others. Called by fail_attempt, apply_answer, cancel, reap and the timers; commit()
+-- does the same in sets for runs that complete. Locks: the run, then its timers.
 create or replace function durable_internal.end_run(l durable_internal.lease, status text, error jsonb,
-                                                    dead_letter boolean default false)
+                                                    dead_letter boolean default false, result jsonb default null)
 returns void
 language plpgsql volatile
 as $$
@@ -15,6 +16,7 @@ declare
 begin
     update durable_internal.run r
        set status = end_run.status,
+           result = end_run.result,
            error = end_run.error,
            finished_at = clock_timestamp(),
            attempt = l.attempt,

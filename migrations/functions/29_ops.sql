@@ -1,32 +1,5 @@
 -- Ops: what handlers that are called over HTTP have come to. docs/protocol.md says what each is.
 
--- Ends a run well whose row in `lease` the caller has deleted or is about to. Locks: the run, then its timers.
-create or replace function durable_internal.complete_run(l durable_internal.lease, result jsonb)
-returns void
-language plpgsql volatile
-as $$
-declare
-    parent uuid;
-begin
-    update durable_internal.run r
-       set status = 'completed', result = coalesce(complete_run.result, 'null'), finished_at = clock_timestamp(),
-           attempt = l.attempt, started_at = l.started_at, attempt_started_at = l.attempt_started_at,
-           fence = l.fence, worker_id = l.worker_id
-     where r.id = l.run_id and r.status is null
-    returning r.parent_run_id into parent;
-    if not found then
-        raise exception 'run % is in hand and has ended', l.run_id;
-    end if;
-    if l.deadline then
-        delete from durable_internal.timer t where t.run_id = l.run_id and t.kind = 'run_timeout';
-    end if;
-    if parent is not null then
-        perform durable_internal.tell_parent(array[l.run_id]);
-    end if;
-    perform durable_internal.free_locks(l.run_id);
-end
-$$;
-
 -- Tells the parents of runs that have just ended. A parent waits for an event of a name that nobody else can send, with
 -- the child's id as its key: so what is true of events and waits is true of children and parents.
 create or replace function durable_internal.tell_parent(children uuid[])
@@ -515,7 +488,7 @@ begin
     when 'completed' then
         perform durable_internal.check_json('the result', coalesce(detail -> 'result', 'null'),
                                             durable_internal.payload_bytes_max());
-        perform durable_internal.complete_run(held, detail -> 'result');
+        perform durable_internal.end_run(held, 'completed', null, result => coalesce(detail -> 'result', 'null'));
     when 'continue' then
         perform durable_internal.make_ready(held, resumed => true);
     when 'failed' then
