@@ -9,6 +9,7 @@
 /* A stored value, printed by PostgreSQL with a space after each comma and colon. */
 #define JSON_STORED_BYTES_MAX (4 * PAYLOAD_BYTES_MAX)
 #define JSON_DEPTH_MAX 64
+#define JSON_OUTER_DEPTH_MAX 8 /* of what values are wrapped in, beyond that */
 #define JSON_NUMBER_DIGITS_MAX 400
 #define JSON_EXPONENT_MAX 400
 #define STEPS_MAX 10000

@@ -48,8 +48,6 @@ CALL(CALL_ENDPOINT_WELL, "endpoint_well", "select durable_internal.endpoint_well
      DB_TEXT);
 CALL(CALL_COMMIT_OPS, "commit_ops", "select * from durable_internal.commit_ops($1, $2, $3, $4)",
      DB_UUID_ARRAY, DB_INT8_ARRAY, DB_UUID_ARRAY, DB_JSONB_ARRAY);
-CALL(CALL_REFUSE_OPS, "refuse_ops", "select durable_internal.refuse_ops($1, $2, $3, $4)", DB_UUID,
-     DB_INT8, DB_UUID, DB_TEXT);
 CALL(CALL_COMMIT_REF, "commit_ref", "select durable_internal.commit_ref($1, $2, $3, $4)", DB_UUID,
      DB_INT8, DB_UUID, DB_INT4);
 CALL(CALL_ENDPOINT_PUT, "endpoint_put",

@@ -22,11 +22,11 @@
 struct scan {
     const char *argument;
     const char *text, *at, *end;
-    uint64_t objects; /* a bit for each open level: 1 for an object, 0 for an array */
-    int depth;
+    uint64_t objects[2]; /* a bit for each open level: 1 for an object, 0 for an array */
+    int depth, depth_max;
 };
 
-static_assert(JSON_DEPTH_MAX <= 64, "a level is a bit of scan.objects");
+static_assert(JSON_DEPTH_MAX + JSON_OUTER_DEPTH_MAX <= 128, "a level is a bit of scan.objects");
 
 /* What the grammar allows next. */
 enum next {
@@ -187,7 +187,8 @@ static dj_status scan_word(struct scan *scan, const char *word) {
 }
 
 static bool in_object(const struct scan *scan) {
-    return ((scan->objects >> (scan->depth - 1)) & 1) != 0;
+    int level = scan->depth - 1;
+    return ((scan->objects[level / 64] >> (level % 64)) & 1) != 0;
 }
 
 static enum next after_value(const struct scan *scan) {
@@ -196,10 +197,12 @@ static enum next after_value(const struct scan *scan) {
 
 static dj_status scan_open(struct scan *scan, enum next *next) {
     uint64_t object = *scan->at == '{';
-    if (scan->depth == JSON_DEPTH_MAX) {
+    if (scan->depth == scan->depth_max) {
         return refuse(scan, "it is nested too deep; 64 levels are allowed");
     }
-    scan->objects = (scan->objects & ~(1ULL << scan->depth)) | (object << scan->depth);
+    uint64_t *word = &scan->objects[scan->depth / 64];
+    int bit = scan->depth % 64;
+    *word = (*word & ~(1ULL << bit)) | (object << bit);
     scan->depth++;
     scan->at++;
     *next = object ? NEXT_KEY_OR_END : NEXT_VALUE_OR_END;
@@ -255,8 +258,7 @@ static dj_status scan_comma(struct scan *scan, enum next *next) {
     return DJ_OK;
 }
 
-/* One value from the scan on; behind it only where `whole` nothing may follow. */
-static dj_status scan_one(struct scan *scan, bool whole) {
+static dj_status scan_text(struct scan *scan) {
     enum next next = NEXT_VALUE;
     for (skip_space(scan); scan->at < scan->end; skip_space(scan)) {
         switch (next) {
@@ -286,18 +288,13 @@ static dj_status scan_one(struct scan *scan, bool whole) {
         case NEXT_NOTHING:
             return refuse(scan, "something follows the value");
         }
-        if (next == NEXT_NOTHING && !whole) {
-            return DJ_OK;
-        }
     }
     return next == NEXT_NOTHING ? DJ_OK : refuse(scan, "it ends before its value does");
 }
 
-static dj_status scan_text(struct scan *scan) {
-    return scan_one(scan, /* whole= */ true);
-}
-
-dj_status json_check(const char *argument, const char *text, size_t length, size_t bytes_max) {
+dj_status json_check_inside(const char *argument, const char *text, size_t length, size_t bytes_max,
+                            int outer) {
+    assert(outer <= JSON_OUTER_DEPTH_MAX);
     if (length > bytes_max) {
         return dj_fail(DJ_TOO_LARGE, "%s is %zu bytes; the limit is %zu bytes", argument, length,
                        bytes_max);
@@ -305,8 +302,49 @@ dj_status json_check(const char *argument, const char *text, size_t length, size
     if (!text_is_utf8(text, length)) {
         return dj_fail(DJ_INVALID_ARGUMENT, "%s is not UTF-8", argument);
     }
-    struct scan scan = { .argument = argument, .text = text, .at = text, .end = text + length };
+    struct scan scan = { .argument = argument,
+                         .text = text,
+                         .at = text,
+                         .end = text + length,
+                         .depth_max = JSON_DEPTH_MAX + outer };
     return scan_text(&scan);
+}
+
+dj_status json_check(const char *argument, const char *text, size_t length, size_t bytes_max) {
+    return json_check_inside(argument, text, length, bytes_max, /* outer= */ 0);
+}
+
+/* To the end of the string at the scan. */
+static void skip_string(struct scan *scan) {
+    for (scan->at++; scan->at < scan->end && *scan->at != '"'; scan->at++) {
+        scan->at += *scan->at == '\\' && scan->at + 1 < scan->end ? 1 : 0;
+    }
+    scan->at += scan->at < scan->end ? 1 : 0;
+}
+
+/* To the end of the value at the scan, or of the text: found by brackets and quotes alone. */
+static void skip_value(struct scan *scan) {
+    int depth = 0;
+    while (scan->at < scan->end) {
+        char c = *scan->at;
+        if (c == '"') {
+            skip_string(scan);
+        } else if (c == '{' || c == '[') {
+            depth++;
+            scan->at++;
+        } else if (depth > 0) {
+            depth -= c == '}' || c == ']' ? 1 : 0;
+            scan->at++;
+        } else { /* a word or a number */
+            while (scan->at < scan->end && strchr(",]} \t\r\n", *scan->at) == NULL) {
+                scan->at++;
+            }
+            return;
+        }
+        if (depth == 0) {
+            return;
+        }
+    }
 }
 
 static struct scan scan_of(const struct json_walk *walk, const char *argument) {
@@ -341,7 +379,6 @@ dj_status json_walk_begin(struct json_walk *walk, const char *argument, const ch
 dj_status json_walk_next(struct json_walk *walk, bool *ret_more, struct json_slice *ret_key,
                          struct json_slice *ret_value) {
     struct scan scan = scan_of(walk, walk->argument);
-    char name[64];
     skip_space(&scan);
     if (peek(&scan) == (walk->object ? '}' : ']')) {
         scan.at++;
@@ -360,7 +397,6 @@ dj_status json_walk_next(struct json_walk *walk, bool *ret_more, struct json_sli
         skip_space(&scan);
     }
     walk->first = false;
-    (void)snprintf(name, sizeof name, "%s[%d]", walk->argument, walk->count++);
     if (walk->object) {
         enum next next;
         const char *key = scan.at;
@@ -368,14 +404,13 @@ dj_status json_walk_next(struct json_walk *walk, bool *ret_more, struct json_sli
         DJ_TRY(scan_key(&scan, &next));
         const char *end = memchr(key + 1, '"', (size_t)(scan.at - key - 1));
         *ret_key = (struct json_slice){ .text = key + 1, .length = (size_t)(end - key - 1) };
-        (void)snprintf(name, sizeof name, "%.*s", (int)(end - key - 1 > 60 ? 60 : end - key - 1),
-                       key + 1);
         skip_space(&scan);
     }
-    scan.argument = name;
-    scan.text = scan.at;
     const char *first = scan.at;
-    DJ_TRY(scan_one(&scan, /* whole= */ false));
+    skip_value(&scan);
+    if (scan.at == first) {
+        return walk_refuse(walk, first, "a value is expected");
+    }
     *ret_value = (struct json_slice){ .text = first, .length = (size_t)(scan.at - first) };
     *ret_more = true;
     walk->at = scan.at;

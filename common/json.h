@@ -43,19 +43,22 @@ MUST_CHECK dj_status json_require(json_object *object, const char *field);
 MUST_CHECK dj_status json_check(const char *argument, const char *text, size_t length,
                                 size_t bytes_max);
 
+/** The same for values that lie `outer` levels deep in the text: those do not count. */
+MUST_CHECK dj_status json_check_inside(const char *argument, const char *text, size_t length,
+                                       size_t bytes_max, int outer);
+
 /** A part of a JSON text. */
 struct json_slice {
     const char *text;
     size_t length;
 };
 
-/** Goes through the fields of an object, or the items of a list, and checks each on the way as
- * json_check does: what a value holds is handed on as it was written. The text has to be UTF-8. An
- * error names the field. Depth counts from each value. */
+/** Goes through the fields of an object, or the items of a list. A value is handed on as it was
+ * written, found by its brackets and quotes alone: json_check judges it, so that one that is not
+ * what it should be says nothing of its neighbours. */
 struct json_walk {
     const char *argument, *text, *at, *end;
     bool object, first;
-    int count;
 };
 MUST_CHECK dj_status json_walk_begin(struct json_walk *walk, const char *argument, const char *text,
                                      size_t length, bool object);

@@ -26,6 +26,7 @@
 
 #define SECRETS_MAX 12
 #define ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
+#define ANSWER_OUTER_DEPTH 3 /* the answer, its ops, an op, around what handlers give */
 #define REFRESH_MS 5000
 #define REFRESH_FAILING_MS 500
 #define QUOTE_BYTES_MAX 200
@@ -368,8 +369,8 @@ static void call_answered(struct endpoints *endpoints, struct endpoint_call *cal
         call_fail(endpoints, call, message);
         return;
     }
-    if (json_check("the answer", answer->body.data == NULL ? "" : answer->body.data,
-                   answer->body.length, ANSWER_BYTES_MAX) != DJ_OK ||
+    if (json_check_inside("the answer", answer->body.data == NULL ? "" : answer->body.data,
+                          answer->body.length, ANSWER_BYTES_MAX, ANSWER_OUTER_DEPTH) != DJ_OK ||
         answer->body.data[strspn(answer->body.data, " \t\r\n")] != '{') {
         quote(&answer->body, said);
         (void)snprintf(message, sizeof message,

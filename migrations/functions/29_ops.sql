@@ -315,8 +315,8 @@ $$;
 
 -- The common case of commit_ops, in sets: new steps of runs that have their leases, and nothing else. Answers which items it
 -- has done (numbers, and how many steps each); the others are left to the slower way, which also knows what is wrong
--- with them. A step of a name that is there already (a request that was said again) leaves all of them to it, and so is a
--- run that is twice in the list. It is not looked for before: the unique index says so, whatever the planner believes. Sizes and numbers were checked by durable-server, by the rules of check_json.
+-- with them. A step of a name that is there already (a request that was said again), or that began at no time, leaves all of
+-- them to it, and so is a run that is twice in the list. It is not looked for before: the unique index says so, whatever the planner believes.
 -- Locks: as commit_ops.
 create or replace function durable_internal.commit_steps(runs uuid[], fences bigint[], workers uuid[], ops jsonb[],
                                                          out done int[], out steps int[])
@@ -331,9 +331,8 @@ begin
       from (select i.n, i.run_id, i.ops, count(*) over (partition by i.run_id) as times
               from unnest(commit_steps.runs, commit_steps.ops) with ordinality as i (run_id, ops, n)) as i
      where i.times = 1 and i.ops <> '[]'
-       and not exists (select from jsonb_array_elements(i.ops) as o
-                        where (o ->> 'op') is distinct from 'step' or pg_column_size(o.value) > 14000
-                           or (o ->> 'name') !~ '^[A-Za-z0-9_.:/@-]{1,200}(#[0-9]{1,5})?$' or o ->> 'name' is null);
+       and (select bool_and(durable_internal.is_plain_step(o.value)) from jsonb_array_elements(
+                case when jsonb_typeof(i.ops) = 'array' then i.ops end) as o);
     if plain is null then
         return;
     end if;
@@ -364,106 +363,167 @@ begin
          where t.run_id = any (array[h.run_id])
     )
     select array_agg(h.n), array_agg(h.many) into done, steps from held h;
-exception when unique_violation then
+exception when unique_violation or data_exception then
     done := null;
     steps := null;
 end
 $$;
 
 -- Commits ops of many runs while their handlers run: durable-server's half of commit.url. Each run's token said its id, its
--- fence and its worker; what is checked and locked is the lease row, as in commit(). Answers in the items' order:
--- {"results", "cancelled", "leaseUntil"}, or a code: lease_lost, or busy (somebody's open transaction holds the lease:
--- say it again). An empty list is a heartbeat.
+-- fence and its worker; what is checked and locked is the lease row, as in commit(). Answers in no particular order, `n` says
+-- which item: {"results", "cancelled", "leaseUntil"}, or a code: lease_lost; busy (somebody's open transaction holds the
+-- lease: say it again); or why this item's ops are refused, which the others know nothing of. An empty list is a heartbeat.
+--
+-- A step of one run is what a handler that nobody else runs beside waits for: it goes by four small statements, in half the
+-- time of the sets below. A name that is there already is a request that was said again: nothing is done.
 -- Planned by indexes here, since durable-server's sessions are not: they also list.
--- Locks: lease rows by run, waiting for none. Raises DJ001, DJ004 for all: the caller then says each by itself.
+-- Locks: lease rows by run, waiting for none.
 create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
 returns table (n int, answer jsonb)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    op jsonb := ops[1] -> 0;
+    instant timestamptz := clock_timestamp();
+    l record;
+begin
+    if cardinality(runs) > 1 or ops[1] -> 1 is not null or durable_internal.is_plain_step(op) is not true then
+        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
+        return;
+    end if;
+    select l.attempt, l.remembered, l.bytes + pg_column_size(op) as bytes, w.beat_at + w.ttl as until into l
+      from durable_internal.lease l
+      join durable_internal.worker w on w.id = l.worker_id
+     where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
+       and l.remembered < durable_internal.steps_max()
+       and l.bytes + pg_column_size(op) <= durable_internal.history_bytes_max()
+       for update of l skip locked;
+    if not found then
+        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
+        return;
+    end if;
+    insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
+                                       kind, result, error, by_name)
+    values (runs[1], l.remembered + 1, l.attempt, fences[1], workers[1],
+            least((op ->> 'startedAt')::timestamptz, instant), instant, op ->> 'name', 'step',
+            case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
+            case when op ? 'error' then durable_internal.op_error(op) end, true)
+        on conflict (run_id, name) where by_name do nothing;
+    if found then
+        update durable_internal.lease t set remembered = l.remembered + 1, bytes = l.bytes where t.run_id = runs[1];
+    end if;
+    n := 1;
+    answer := jsonb_build_object('results', '[{}]'::jsonb, 'cancelled', false,
+                                 'leaseUntil', durable_internal.json_time(l.until));
+    return next;
+end
+$$;
+
+-- A finished step that is small and named as it should be: the quick ways take it as it is. Its numbers and its depth
+-- were checked by durable-server, by the rules of check_json. Stable, as pg_column_size is: else it is not inlined, and costs 45 us.
+create or replace function durable_internal.is_plain_step(op jsonb)
+returns boolean
+language sql stable
+as $$
+    select op ->> 'op' = 'step' and pg_column_size(op) <= 14000
+       and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200;
+$$;
+
+-- commit_ops of many items, or of what is no plain step.
+create or replace function durable_internal.commit_together(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
+returns table (n int, answer jsonb)
+language plpgsql volatile
+set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
     item record;
-    l durable_internal.lease;
-    done record;
-    tenant int;
     quick record;
 begin
-    select q.* into quick
-      from durable_internal.commit_steps(commit_ops.runs, commit_ops.fences, commit_ops.workers, commit_ops.ops) as q;
+    select q.* into quick from durable_internal.commit_steps(runs, fences, workers, ops) as q;
     return query
     select d.n, jsonb_build_object('results', ('[{}' || repeat(', {}', d.many - 1) || ']')::jsonb, 'cancelled', false,
-                                   'leaseUntil', u.until)
-      from unnest(quick.done, quick.steps) as d (n, many)
-      join (select w.id, durable_internal.json_time(w.beat_at + w.ttl) as until
-              from durable_internal.worker w where w.id = any (commit_ops.workers)) as u
-        on u.id = commit_ops.workers[d.n];
-    if cardinality(quick.done) = cardinality(commit_ops.runs) then
+                                   'leaseUntil', durable_internal.lease_until(workers[d.n]))
+      from unnest(quick.done, quick.steps) as d (n, many);
+    if cardinality(quick.done) = cardinality(runs) then
         return;
     end if;
-
     for item in
         select i.n, i.run_id, i.fence, i.worker_id, i.ops
-          from unnest(commit_ops.runs, commit_ops.fences, commit_ops.workers, commit_ops.ops)
-               with ordinality as i (run_id, fence, worker_id, ops, n)
+          from unnest(runs, fences, workers, ops) with ordinality as i (run_id, fence, worker_id, ops, n)
          where i.n <> all (coalesce(quick.done, '{}'))
          order by i.run_id, i.n
     loop
         n := item.n;
-        select l.* into l
-          from durable_internal.lease l
-         where l.run_id = item.run_id and l.fence = item.fence and l.worker_id = item.worker_id
-           for update skip locked;
-        if found then
-            answer := '[]';
-            if item.ops <> '[]' then
-                select r.namespace_id into tenant from durable_internal.lane r where r.id = l.lane_id;
-                select a.* into done from durable_internal.apply_ops(l, tenant, item.ops) as a;
-                l := done.l;
-                answer := done.results;
-                if done.suspended then
-                    delete from durable_internal.lease t where t.run_id = l.run_id;
-                else
-                    update durable_internal.lease t set remembered = l.remembered, bytes = l.bytes
-                     where t.run_id = l.run_id;
-                end if;
-            end if;
-            answer := jsonb_build_object('results', answer, 'cancelled', false, 'leaseUntil',
-                (select durable_internal.json_time(w.beat_at + w.ttl)
-                   from durable_internal.worker w where w.id = item.worker_id));
-        else
-            perform from durable_internal.lease t
-              where t.run_id = item.run_id and t.fence = item.fence and t.worker_id = item.worker_id;
-            if found then
-                answer := '{"code": "busy"}';
-            elsif exists (select from durable_internal.run r where r.id = item.run_id and r.status = 'cancelled') then
-                answer := '{"results": [], "cancelled": true}';
-            else
-                answer := '{"code": "lease_lost"}';
-            end if;
-        end if;
+        answer := durable_internal.commit_item(item.run_id, item.fence, item.worker_id, item.ops);
         return next;
     end loop;
 end
 $$;
 
--- The database refuses what a handler has to commit: its run fails, in plain words, and is not tried again.
-create or replace function durable_internal.refuse_ops(run_id uuid, fence bigint, worker_id uuid, message text)
-returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+-- Until when the leases of a worker last, unless it beats again.
+create or replace function durable_internal.lease_until(worker_id uuid)
+returns text
+language plpgsql stable
+as $$
+begin
+    return (select durable_internal.json_time(w.beat_at + w.ttl)
+              from durable_internal.worker w where w.id = lease_until.worker_id);
+end
+$$;
+
+-- One item of commit_ops. What it asks for is done whole or not at all. What is over a limit fails its run, in plain words,
+-- for the next try would bring as much; what is not allowed is for the SDK to answer.
+create or replace function durable_internal.commit_item(run_id uuid, fence bigint, worker_id uuid, ops jsonb)
+returns jsonb
+language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
     l durable_internal.lease;
+    done record;
 begin
-    delete from durable_internal.lease t
-     where t.run_id = refuse_ops.run_id and t.fence = refuse_ops.fence and t.worker_id = refuse_ops.worker_id
-    returning t.* into l;
-    if found then
-        perform durable_internal.fail_attempt(l, 'failed', jsonb_build_object('name', 'ResultRefused', 'message',
-            refuse_ops.message, 'retryable', false), null, permanent => true);
+    select l.* into l
+      from durable_internal.lease l
+     where l.run_id = commit_item.run_id and l.fence = commit_item.fence and l.worker_id = commit_item.worker_id
+       for update skip locked;
+    if not found then
+        perform from durable_internal.lease t
+          where t.run_id = commit_item.run_id and t.fence = commit_item.fence and t.worker_id = commit_item.worker_id;
+        return case when found then '{"code": "busy"}'
+                    when exists (select from durable_internal.run r
+                                  where r.id = commit_item.run_id and r.status = 'cancelled')
+                    then '{"results": [], "cancelled": true}'
+                    else '{"code": "lease_lost"}' end;
     end if;
+    if ops = '[]' then
+        return jsonb_build_object('results', ops, 'cancelled', false,
+                                  'leaseUntil', durable_internal.lease_until(commit_item.worker_id));
+    end if;
+    begin
+        select a.* into done
+          from durable_internal.apply_ops(l,
+                   (select r.namespace_id from durable_internal.lane r where r.id = l.lane_id), commit_item.ops) as a;
+    exception
+        when sqlstate 'DJ001' or data_exception then
+            return jsonb_build_object('code', 'invalid_argument', 'message', sqlerrm);
+        when sqlstate 'DJ004' or program_limit_exceeded then
+            delete from durable_internal.lease t where t.run_id = l.run_id;
+            perform durable_internal.fail_attempt(l, 'failed', jsonb_build_object('name', 'ResultRefused', 'message',
+                sqlerrm, 'retryable', false), null, permanent => true);
+            return jsonb_build_object('code', 'payload_too_large', 'message', sqlerrm);
+    end;
+    if done.suspended then
+        delete from durable_internal.lease t where t.run_id = l.run_id;
+    else
+        update durable_internal.lease t set remembered = (done.l).remembered, bytes = (done.l).bytes
+         where t.run_id = l.run_id;
+    end if;
+    return jsonb_build_object('results', done.results, 'cancelled', false,
+                              'leaseUntil', durable_internal.lease_until(commit_item.worker_id));
 end
 $$;
 

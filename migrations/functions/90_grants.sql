@@ -51,7 +51,7 @@ grant execute on function
 grant execute on function
     durable_internal.as_namespace(int), durable_internal.key_find(text), durable_internal.commit_secret(),
     durable_internal.commit_ops(uuid[], bigint[], uuid[], jsonb[]),
-    durable_internal.refuse_ops(uuid, bigint, uuid, text), durable_internal.commit_ref(uuid, bigint, uuid, int),
+    durable_internal.commit_ref(uuid, bigint, uuid, int),
     durable_internal.endpoint_text(text), durable_internal.endpoints_text(),
     durable_internal.endpoint_target(text), durable_internal.endpoint_change(text, text),
     durable_internal.endpoint_put(int, text, text, boolean, int, interval),

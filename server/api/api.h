@@ -110,6 +110,7 @@ enum field_kind {
     FIELD_BOOL,     /* bool * */
     FIELD_JSON,     /* char **: as it was written; null is a value */
     FIELD_OPTION,   /* struct json_slice *: as it was written; null is none */
+    FIELD_LIST,     /* the same; its items are for their readers to judge */
     FIELD_DURATION, /* int64_t *, milliseconds */
     FIELD_TIME,     /* int64_t *, microseconds since 1970 */
 };

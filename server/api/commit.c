@@ -2,10 +2,11 @@
  * commits of many runs, and those of many requests that gather while a transaction is on its way go
  * together in the next one. A token says whose they are: no key is asked for.
  *
- * If the database refuses what one run has to commit, each is said again alone, and the one that is
- * refused then is told so; too much of it ends its run. A lease that somebody's open transaction
- * holds is tried again for a second. When the fate of a commit is not known, the request is
- * answered with 503 and the SDK says it again: what was committed is known by its name. */
+ * What one run has to commit and may not is refused by itself, here or in the database: the others
+ * know nothing of it. If the database refuses all of them, each is said again alone. A lease that
+ * somebody's open transaction holds is tried again for a second. When the fate of a commit is not
+ * known, the request is answered with 503 and the SDK says it again: what was committed is known by
+ * its name. */
 #include "server/api/api.h"
 
 #include "common/check.h"
@@ -19,6 +20,8 @@
 #define TOGETHER_MAX 512
 #define TOGETHER_BYTES_MAX (8 * 1024 * 1024)
 #define COMMITS_MAX 1000 /* of one request */
+#define ITEMS_MIN 8
+#define OPS_OUTER_DEPTH 2 /* the list and its ops, around what handlers give */
 #define BUSY_MS 20
 #define BUSY_TRIES_MAX 50
 
@@ -36,7 +39,7 @@ struct committing {
     struct api *api;
     struct http_request *request;
     struct item *items;
-    int count, left;
+    int count, room, left; /* left: without an answer */
     bool unavailable;
 };
 
@@ -57,6 +60,14 @@ struct commits {
 static void commits_ask(struct commits *commits);
 static void item_alone(struct item *item);
 
+static void committing_free(struct committing *committing) {
+    for (int i = 0; i < committing->count; i++) {
+        free(committing->items[i].answer);
+    }
+    free(committing->items);
+    free(committing);
+}
+
 static void committing_reply(struct committing *committing) {
     struct api *api = committing->api;
     struct buf body;
@@ -66,7 +77,6 @@ static void committing_reply(struct committing *committing) {
         if (status == DJ_OK && committing->items[i].answer != NULL) {
             status = buf_addf(&body, "%s%s", i == 0 ? "" : ",", committing->items[i].answer);
         }
-        free(committing->items[i].answer);
     }
     if (status == DJ_OK) {
         status = buf_add_text(&body, "]}");
@@ -78,11 +88,10 @@ static void committing_reply(struct committing *committing) {
         api_reply_json(api, committing->request, 200, body.data, body.length);
     }
     buf_done(&body);
-    free(committing->items);
-    free(committing);
+    committing_free(committing);
 }
 
-/* `answer` is taken. */
+/* `answer` is taken; NULL: unknown. */
 static void item_end(struct item *item, char *answer) {
     item->answer = answer;
     item->owner->unavailable = item->owner->unavailable || answer == NULL;
@@ -91,7 +100,8 @@ static void item_end(struct item *item, char *answer) {
     }
 }
 
-static void item_refused(struct item *item, dj_status status, const char *message) {
+/* Yours; NULL where memory ran out. */
+static char *refusal_print(dj_status status, const char *message) {
     struct buf text;
     buf_init(&text, 8192);
     dj_status printed = buf_addf(&text, "{\"code\":\"%s\",\"message\":", status_code(status));
@@ -101,27 +111,9 @@ static void item_refused(struct item *item, dj_status status, const char *messag
     if (printed == DJ_OK) {
         printed = buf_add_text(&text, "}");
     }
-    item_end(item, printed == DJ_OK ? buf_take(&text) : NULL);
+    char *refusal = printed == DJ_OK ? buf_take(&text) : NULL;
     buf_done(&text);
-}
-
-/* Once more than a limit allows is as much the next time: the run is not tried again. */
-static void on_refused(void *context, const struct work_end *end) {
-    struct item *item = context;
-    if (end->status != DJ_OK) {
-        item_end(item, NULL);
-        return;
-    }
-    item_refused(item, DJ_TOO_LARGE, "what the run has to commit is too large; the run has failed");
-}
-
-static void item_refuse_run(struct item *item, const char *message) {
-    struct work *work = work_new(&CALL_REFUSE_OPS, /* namespace_id= */ 0);
-    params_add_uuid(work_params(work), &item->lease.run_id);
-    params_add_int8(work_params(work), item->lease.fence);
-    params_add_uuid(work_params(work), &item->lease.worker_id);
-    params_add_text(work_params(work), message);
-    database_send(item->owner->api->database, work, on_refused, item);
+    return refusal;
 }
 
 static void item_busy(struct commits *commits, struct item *item) {
@@ -197,10 +189,8 @@ static void on_committed(void *context, const struct work_end *end) {
                 item_end(item, NULL);
             } else if (together->count > 1) {
                 item_alone(item);
-            } else if (end->status == DJ_TOO_LARGE) {
-                item_refuse_run(item, end->message);
             } else {
-                item_refused(item, end->status, end->message);
+                item_end(item, refusal_print(end->status, end->message));
             }
         }
     }
@@ -272,35 +262,52 @@ static void item_alone(struct item *item) {
 
 /* Reading. */
 
+/* Ops that are not what they should be are this item's matter: it has its answer then. */
 static dj_status item_read(struct commits *commits, char *text, size_t length, struct item *item) {
     char *token = NULL;
     struct json_slice ops = { .text = NULL };
     const struct field fields[] = {
         { .name = "token", .kind = FIELD_TEXT, .target = &token, .required = true },
-        { .name = "ops", .kind = FIELD_OPTION, .target = &ops },
+        { .name = "ops", .kind = FIELD_LIST, .target = &ops },
         { .name = NULL },
     };
     DJ_TRY(fields_read("commits[]", text, length, fields));
     DJ_TRY(commit_token_read(&commits->secret, token, strlen(token), &item->lease));
     if (ops.text == NULL) {
         item->ops = (char *)"[]";
-    } else {
-        item->ops = (char *)ops.text;
-        item->ops[ops.length] = '\0'; /* a bracket, a comma or a space: it was read */
+        return DJ_OK;
     }
-    item->ops_length = strlen(item->ops);
+    dj_status status = ops.text[0] != '[' ? dj_fail(DJ_INVALID_ARGUMENT, "ops is not a list")
+                                          : json_check_inside("ops", ops.text, ops.length,
+                                                              COMMIT_BYTES_MAX, OPS_OUTER_DEPTH);
+    if (status != DJ_OK) {
+        item->answer = refusal_print(status, dj_error_message());
+        return DJ_OK;
+    }
+    item->ops = (char *)ops.text;
+    item->ops[ops.length] = '\0'; /* a bracket, a comma or a space: it was read */
+    item->ops_length = ops.length;
     return DJ_OK;
+}
+
+/* The room doubles. Nothing points to an item before all are there. */
+static struct item *item_add(struct committing *committing) {
+    int count = committing->count++;
+    if (count == committing->room) {
+        committing->room = count == 0 ? ITEMS_MIN : 2 * count;
+        committing->items =
+            realloc(committing->items, (size_t)committing->room * sizeof *committing->items);
+        check(committing->items != NULL);
+    }
+    committing->items[count] = (struct item){ .owner = committing };
+    return &committing->items[count];
 }
 
 static dj_status committing_read(struct commits *commits, struct committing *committing) {
     struct http_request *request = committing->request;
     struct json_slice list = { .text = NULL };
     const struct field fields[] = {
-        { .name = "commits",
-          .kind = FIELD_OPTION,
-          .target = &list,
-          .required = true,
-          .bytes_max = COMMIT_BYTES_MAX },
+        { .name = "commits", .kind = FIELD_LIST, .target = &list, .required = true },
         { .name = NULL },
     };
     DJ_TRY(fields_read("the body", request->body, request->body_length, fields));
@@ -319,9 +326,7 @@ static dj_status committing_read(struct commits *commits, struct committing *com
         if (committing->count == COMMITS_MAX) {
             return dj_fail(DJ_INVALID_ARGUMENT, "commits has more than %d items", COMMITS_MAX);
         }
-        struct item *item = &committing->items[committing->count++];
-        *item = (struct item){ .owner = committing };
-        DJ_TRY(item_read(commits, (char *)value.text, value.length, item));
+        DJ_TRY(item_read(commits, (char *)value.text, value.length, item_add(committing)));
     }
 }
 
@@ -338,24 +343,23 @@ void commit_ops(struct api *api, struct http_request *request) {
     check(committing != NULL);
     committing->api = api;
     committing->request = request;
-    committing->items = calloc(COMMITS_MAX, sizeof *committing->items);
-    check(committing->items != NULL);
     dj_status status = committing_read(commits, committing);
-    if (status != DJ_OK || committing->count == 0) {
-        if (status == DJ_OK) {
-            api_reply_json(api, request, 200, "{\"commits\":[]}", strlen("{\"commits\":[]}"));
-        } else {
-            problem_reply_status(api, request, status, dj_error_message());
-        }
-        free(committing->items);
-        free(committing);
+    if (status != DJ_OK) {
+        problem_reply_status(api, request, status, dj_error_message());
+        committing_free(committing);
         return;
     }
-    committing->left = committing->count;
-    for (int i = 0, count = committing->count; i < count; i++) {
-        list_push(&commits->waiting, &committing->items[i].link);
+    for (int i = 0; i < committing->count; i++) {
+        if (committing->items[i].answer == NULL) {
+            committing->left++;
+            list_push(&commits->waiting, &committing->items[i].link);
+        }
     }
-    commits_ask(commits);
+    if (committing->left == 0) {
+        committing_reply(committing);
+    } else {
+        commits_ask(commits);
+    }
 }
 
 /* GET: what an entry with a `ref` holds. */

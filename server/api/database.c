@@ -87,7 +87,6 @@ static dj_status connect_session(struct connecting *attempt) {
         &CALL_WORKERS_TEXT,
         &CALL_COMMIT_SECRET,
         &CALL_COMMIT_OPS,
-        &CALL_REFUSE_OPS,
         &CALL_COMMIT_REF,
         &CALL_ENDPOINT_PUT,
         &CALL_ENDPOINT_ROTATE,

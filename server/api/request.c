@@ -59,6 +59,7 @@ static dj_status read_text(const struct field *field, char *text) {
     case FIELD_TEXT:
     case FIELD_JSON:
     case FIELD_OPTION:
+    case FIELD_LIST:
         break;
     }
     *(char **)field->target = text;
@@ -68,14 +69,15 @@ static dj_status read_text(const struct field *field, char *text) {
 /* A value whose text may be cut up later, when all of the object has been read. */
 static dj_status read_value(const struct field *field, const struct json_slice *value) {
     size_t bytes_max = field->bytes_max == 0 ? PAYLOAD_BYTES_MAX : field->bytes_max;
+    if (field->kind != FIELD_LIST) {
+        DJ_TRY(json_check(field->name, value->text, value->length,
+                          field->kind == FIELD_JSON ? bytes_max : SIZE_MAX));
+    }
     switch (field->kind) {
     case FIELD_JSON:
-        if (value->length > bytes_max) {
-            return dj_fail(DJ_TOO_LARGE, "%s is %zu bytes; the limit is %zu bytes", field->name,
-                           value->length, bytes_max);
-        }
         return DJ_OK;
     case FIELD_OPTION:
+    case FIELD_LIST:
         if (!slice_is(value, "null")) {
             *(struct json_slice *)field->target = *value;
         }

@@ -446,7 +446,7 @@ static dj_status read_batch(struct http_request *request, struct json_slice *ret
                             int *ret_count) {
     struct json_slice runs = { .text = NULL }, value, none;
     const struct field fields[] = {
-        { .name = "runs", .kind = FIELD_OPTION, .target = &runs, .required = true },
+        { .name = "runs", .kind = FIELD_LIST, .target = &runs, .required = true },
         { .name = NULL },
     };
     struct json_walk walk;

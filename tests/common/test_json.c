@@ -386,18 +386,50 @@ static void a_walk_hands_out_the_parts_as_they_were_written(void **state) {
     assert_false(more);
 }
 
-static void a_walk_names_the_field_that_is_wrong(void **state) {
+static void a_walk_leaves_what_values_hold_to_others(void **state) {
+    const char *text = "[tru, \"\\u0000\", [[{]]}, 1e999, {\"a\":\"\\\"]\"}]";
+    static const char *const values[] = { "tru", "\"\\u0000\"", "[[{]]}", "1e999",
+                                          "{\"a\":\"\\\"]\"}" };
+    struct json_walk walk;
+    struct json_slice key, value;
+    bool more;
+    (void)state;
+    assert_ok(json_walk_begin(&walk, "list", text, strlen(text), /* object= */ false));
+    for (int i = 0; i < 5; i++) {
+        assert_ok(json_walk_next(&walk, &more, &key, &value));
+        assert_int_equal(value.length, strlen(values[i]));
+        assert_memory_equal(value.text, values[i], value.length);
+        assert_int_equal(json_check("value", value.text, value.length, 100),
+                         i == 4 ? DJ_OK : DJ_INVALID_ARGUMENT);
+    }
+    assert_ok(json_walk_next(&walk, &more, &key, &value));
+    assert_false(more);
+}
+
+static void depth_counts_from_what_is_inside(void **state) {
+    char text[2 * 70 + 1];
+    (void)state;
+    for (int outer = 0; outer <= 3; outer++) {
+        for (int depth = 63 + outer; depth <= 65 + outer; depth++) {
+            memset(text, '[', (size_t)depth);
+            memset(text + depth, ']', (size_t)depth);
+            dj_status status =
+                json_check_inside("value", text, 2 * (size_t)depth, sizeof text, outer);
+            assert_int_equal(status, depth > 64 + outer ? DJ_INVALID_ARGUMENT : DJ_OK);
+        }
+    }
+}
+
+static void a_walk_names_what_is_wrong(void **state) {
     static const struct {
         const char *text, *part;
     } table[] = {
-        { "{\"a\":01}", "a, at byte 2" },
         { "{\"a\":1 \"b\":2}", "body, at byte 7" },
         { "{\"a\"}", "a colon" },
-        { "{\"a\":}", "a, at byte 0" },
+        { "{\"a\":}", "body, at byte 5: a value is expected" },
         { "{\"a\":1", "body, at byte 6" },
         { "{\"a\":1}}", "something follows" },
         { "{\"a\":1,}", "a key" },
-        { "{\"a\":\"\\u0000\"}", "cannot be stored" },
         { "{,}", "a key" },
         { "[1]", "body is not a JSON object" },
         { "", "body is not a JSON object" },
@@ -425,7 +457,9 @@ static void a_string_is_decoded_in_its_place(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_walk_hands_out_the_parts_as_they_were_written),
-        cmocka_unit_test(a_walk_names_the_field_that_is_wrong),
+        cmocka_unit_test(a_walk_leaves_what_values_hold_to_others),
+        cmocka_unit_test(depth_counts_from_what_is_inside),
+        cmocka_unit_test(a_walk_names_what_is_wrong),
         cmocka_unit_test(a_string_is_decoded_in_its_place),
         cmocka_unit_test(values_of_every_type_are_read_and_printed),
         cmocka_unit_test(strings_keep_their_characters),

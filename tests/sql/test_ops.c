@@ -104,16 +104,73 @@ static void a_repeated_request_changes_nothing_and_gives_the_same_results(void *
     assert_int_equal(sql_int(conn, "select count(*) from durable.events where name = 'x'"), 1);
 }
 
+/* Each of these comes between two good items of other runs. */
+static void an_item_that_is_refused_harms_no_other(void **state) {
+    static const struct {
+        const char *ops, *answer;
+    } table[] = {
+        { "[{\"op\": \"nonsense\", \"name\": \"x\"}]", "\"code\": \"invalid_argument\"" },
+        { "{}", "\"code\": \"invalid_argument\"" },
+        { "[{\"op\": \"step\"}]", "name null is not a name" },
+        { "[{\"op\": \"step\", \"name\": \"b\", \"result\": 1}, {\"op\": \"step\", \"name\": "
+          "\"c\", "
+          "\"startedAt\": \"noon\"}]",
+          "\"code\": \"invalid_argument\"" },
+        { "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"options\": {\"priority\": "
+          "\"x\"}}]",
+          "\"code\": \"invalid_argument\"" },
+        { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"e\", \"timeout\": \"soon\"}]",
+          "timeout 'soon'" },
+    };
+    (void)state;
+    sql(conn, "select durable.start('http') from generate_series(1, 3)");
+    claim();
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const char *answers = sql_text(
+            conn,
+            "with i as (select array_agg(run_id order by run_id) as runs, array_agg(fence order by "
+            "run_id) as fences, array_agg(worker_id) as workers from c) select string_agg(a.answer "
+            "->> 'results' || coalesce(a.answer ->> 'code', ''), ' ' order by a.n) || max(a.answer "
+            "#>> '{}') filter (where a.n = 2) from i, durable_internal.commit_ops(i.runs, "
+            "i.fences, "
+            "i.workers, array['[{\"op\": \"step\", \"name\": \"s%zu\", \"result\": 1}]', '%s', "
+            "'[{\"op\": \"step\", \"name\": \"s%zu\", \"result\": 1}]']::jsonb[]) as a",
+            i, table[i].ops, i);
+        assert_non_null(strstr(answers, "[{}] [{}]"));
+        assert_non_null(strstr(answers, table[i].answer));
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"),
+                     2 * sizeof table / sizeof *table);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where status = 'running'"),
+                     4);
+}
+
+static void too_much_fails_its_run_and_no_other(void **state) {
+    (void)state;
+    sql(conn, "select durable.start('http'), durable.start('http')");
+    claim();
+    sql(conn, "update durable_internal.lease set remembered = 10000 where run_id = (select run_id "
+              "from c limit 1)");
+    assert_int_equal(
+        sql_int(conn,
+                "with i as (select array_agg(run_id) as runs, array_agg(fence) as fences, "
+                "array_agg(worker_id) as workers from c) select count(*) filter (where "
+                "a.answer ->> 'code' = 'payload_too_large') * 10 + count(*) from i, "
+                "durable_internal.commit_ops(i.runs, i.fences, i.workers, array_fill('[{"
+                "\"op\": \"step\", \"name\": \"a\", \"result\": 1}]'::jsonb, array[2])) as a"),
+        12);
+    assert_string_equal(
+        sql_text(conn, "select string_agg(status || coalesce(error ->> 'name', ''), "
+                       "' ' order by status) from durable.runs where id in (select run_id from c)"),
+        "failedResultRefused running");
+}
+
 static void what_suspends_is_the_last_op(void **state) {
     (void)state;
-    assert_non_null(strstr(
-        sql_error(
-            conn, "DJ001",
-            "select durable_internal.commit_ops(array[run_id], array[fence], array[worker_id], "
-            "array['[{\"op\": \"sleep\", \"name\": \"s\", \"duration\": \"1h\"}, {\"op\": "
-            "\"step\", "
-            "\"name\": \"a\", \"result\": 1}]'::jsonb]) from c"),
-        "comes after one that suspends"));
+    assert_non_null(
+        strstr(commit_ops("http", "[{\"op\": \"sleep\", \"name\": \"s\", \"duration\": \"1h\"}, "
+                                  "{\"op\": \"step\", \"name\": \"a\", \"result\": 1}]"),
+               "comes after one that suspends"));
     assert_string_equal(status("http"), "running");
     (void)commit_ops("http", "[{\"op\": \"sleep\", \"name\": \"s\", \"duration\": \"1h\"}]");
     assert_string_equal(status("http"), "waiting");
@@ -295,6 +352,8 @@ int main(void) {
         RUN(a_claim_brings_what_a_call_says_of_its_run),
         RUN(ops_are_remembered_in_their_order),
         RUN(a_repeated_request_changes_nothing_and_gives_the_same_results),
+        RUN(an_item_that_is_refused_harms_no_other),
+        RUN(too_much_fails_its_run_and_no_other),
         RUN(what_suspends_is_the_last_op),
         RUN(a_cancelled_run_is_told_so),
         RUN(a_lease_that_somebody_holds_is_busy),
