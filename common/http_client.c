@@ -121,6 +121,10 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     take_finished(client);
 }
 
+void http_client_flush(struct http_client *client) {
+    on_timer(-1, 0, client);
+}
+
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *of_socket) {
     struct http_client *client = context;
     struct event *event = of_socket;

@@ -56,6 +56,9 @@ MUST_CHECK dj_status http_client_send(struct http_client *client,
                                       const struct http_request_out *request, http_done_fn done,
                                       void *context, struct http_call **ret_call);
 
+/** Puts on the wire what else would go with the loop's next round; callbacks may run. */
+void http_client_flush(struct http_client *client);
+
 /** Cuts a call off; its callback does not run any more. */
 void http_call_drop(struct http_call *call);
 

@@ -460,7 +460,7 @@ static void call_begin(struct endpoints *endpoints, struct endpoint_call *call) 
     call->endpoint->active++;
 }
 
-void endpoints_call(struct endpoints *endpoints, dj_run *run) {
+static void call_new(struct endpoints *endpoints, dj_run *run) {
     struct endpoint_job *job = job_find(endpoints, run->job->name);
     struct endpoint_call *call = calloc(1, sizeof *call);
     check(job != NULL && call != NULL);
@@ -475,6 +475,15 @@ void endpoints_call(struct endpoints *endpoints, dj_run *run) {
     } else {
         list_push(&job->endpoint->waiting, &call->link);
     }
+}
+
+void endpoints_call(struct endpoints *endpoints, struct list *runs) {
+    while (!list_is_empty(runs)) {
+        dj_run *run = list_first(runs, dj_run, link);
+        list_remove(&run->link);
+        call_new(endpoints, run);
+    }
+    http_client_flush(endpoints->http);
 }
 
 void endpoints_give_back(struct endpoints *endpoints) {

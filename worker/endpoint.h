@@ -18,8 +18,9 @@ void endpoints_tick(struct endpoints *endpoints);
 /** The job of that name; NULL: no endpoint has had it. */
 const struct job *endpoints_job(const struct endpoints *endpoints, const char *name);
 
-/** Calls the handler of a run that was just claimed; its outcome comes by worker_take_outcome. */
-void endpoints_call(struct endpoints *endpoints, dj_run *run);
+/** Calls the handlers of runs that were just claimed, at once, before the next claim is sent; the
+ * outcomes come by worker_take_outcome. Empties the list. */
+void endpoints_call(struct endpoints *endpoints, struct list *runs);
 
 /** Gives back the runs whose calls were not begun. */
 void endpoints_give_back(struct endpoints *endpoints);

@@ -362,10 +362,8 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     worker->claimed_ms = now_ms;
     worker->begun_count += count;
     worker_resume(worker, &begun, count);
-    while (!list_is_empty(&called)) {
-        dj_run *run = list_first(&called, dj_run, link);
-        list_remove(&run->link);
-        endpoints_call(worker->endpoints, run);
+    if (!list_is_empty(&called)) {
+        endpoints_call(worker->endpoints, &called);
     }
     FAILPOINT("claim.taken");
 }

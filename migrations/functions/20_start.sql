@@ -29,9 +29,10 @@ $$;
 -- Guarantee 2. The unique index decides between two starts; the row lock of DO UPDATE, taken even when its
 -- WHERE says no, keeps the holder until we have looked, in a statement of its own: in the
 -- same statement the winner's row would not be seen. The loop ends unless the key is released
--- between the two. In a REPEATABLE READ transaction of the caller a winner it cannot see raises 40001.
+-- between the two. A key that nobody has, which is most of them, is taken before all that: a statement that may have to
+-- look at a run costs more before it has looked. In a REPEATABLE READ transaction of the caller a winner it cannot see raises 40001.
 -- By indexes only: a plan made while a week of `run` was empty would read it whole later.
--- Locks: the key's row. Called by start_run; raises DJ002.
+-- Locks: the key's row. Called by start_run and start_batch; raises DJ002.
 create or replace function durable_internal.take_key(namespace_id int, key text, ttl interval, new_id uuid,
                                                      job text, payload jsonb, restart boolean)
 returns uuid
@@ -42,6 +43,12 @@ declare
     got uuid;
     same boolean;
 begin
+    insert into durable_internal.idempotency_key (namespace_id, key, run_id, expires_at)
+    values (take_key.namespace_id, take_key.key, take_key.new_id, clock_timestamp() + take_key.ttl)
+        on conflict (namespace_id, key) do nothing;
+    if found then
+        return null;
+    end if;
     loop
         insert into durable_internal.idempotency_key as k (namespace_id, key, run_id, expires_at)
         values (take_key.namespace_id, take_key.key, take_key.new_id, clock_timestamp() + take_key.ttl)
@@ -112,7 +119,11 @@ begin
 end
 $$;
 
--- Starts one run in a namespace, or finds the one that its key stands for. `created` tells which.
+drop function if exists durable_internal.start_run(int, text, jsonb, text, text, interval, int, timestamptz, int, text,
+                                                  interval, jsonb, jsonb);  -- had no created_at
+
+-- Starts one run in a namespace, or finds the one that its key stands for. `created` tells which, and `created_at` when it
+-- was, if it was now.
 --
 -- A lane that is there stands for a name, a queue and a priority that were checked: a plain start of a known job has
 -- nothing else to check. The transaction's number is drawn before the run's place in the order: 27_mark.sql relies
@@ -121,7 +132,7 @@ $$;
 create or replace function durable_internal.start_run(namespace_id int, job text, payload jsonb, queue text,
     idempotency_key text, idempotency_ttl interval, max_attempts int, scheduled_at timestamptz,
     priority int, concurrency_key text, timeout interval, tags jsonb, options jsonb,
-    out run_id uuid, out created boolean)
+    out run_id uuid, out created boolean, out created_at timestamptz)
 language plpgsql volatile
 as $$
 #variable_conflict use_column
@@ -132,6 +143,7 @@ declare
     place bigint;
     instant timestamptz := clock_timestamp();
 begin
+    created_at := instant;
     select l.id into lane
       from durable_internal.lane l
      where l.namespace_id = start_run.namespace_id and l.job = start_run.job
@@ -154,6 +166,7 @@ begin
         if holder is not null then
             run_id := holder;
             created := false;
+            created_at := null;
             return;
         end if;
     end if;

@@ -163,6 +163,7 @@ static void fill(PGconn *conn) {
     sql(conn, "select durable.start_many('other', array_fill('{}'::jsonb, array[6000]), queue => "
               "'waits')");
     const char *other = worker_new(conn, "other");
+    sql(conn, "update durable_internal.worker set ttl = '1 hour'"); /* however slow the machine */
     sql(conn,
         "create temp table o as select *, row_number() over () as n from "
         "durable_internal.claim('%s', 6000, 100000000)",
@@ -190,6 +191,7 @@ static PGconn *connect_as_program(void) {
     PGconn *conn = connect_to(url);
     if (worker[0] == '\0') {
         (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+        sql(conn, "update durable_internal.worker set ttl = '1 hour'");
     }
     sql(conn, "select durable_internal.worker_session('%s')", worker);
     return conn;
