@@ -24,7 +24,11 @@ static dj_status add_run(const dj_run *run, struct buf *body) {
 }
 
 static dj_status add_step(const struct memory *step, bool inlined, struct buf *body) {
-    DJ_TRY(buf_addf(body, "{\"name\":\"%s\",\"kind\":\"%s\",", step->name, step->kind));
+    DJ_TRY(buf_addf(body, "{\"name\":\"%s\",\"kind\":\"%s\"", step->name, step->kind));
+    if (step->forgotten) {
+        return buf_add_text(body, "}");
+    }
+    DJ_TRY(buf_add_text(body, ","));
     if (!inlined) {
         return buf_addf(body, "\"ref\":\"%d\"}", step->position);
     }

@@ -10,6 +10,7 @@
 
 struct memory { /* one remembered step */
     int position;
+    bool forgotten; /* by a retry: its place is kept, over HTTP */
     const char *name;
     const char *kind;
     const char *result; /* JSON text; NULL: null */

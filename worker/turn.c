@@ -242,8 +242,10 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
         if (strcmp(text[1], "try") == 0) {
             run->replay.tries[run->replay.try_count++] = text[2];
         } else {
+            int position = (int)strtol(text[0], NULL, 10);
             run->replay.steps[run->replay.step_count++] = (struct memory){
-                .position = (int)strtol(text[0], NULL, 10),
+                .position = abs(position),
+                .forgotten = position < 0,
                 .kind = text[1],
                 .name = text[2],
                 .result = text[3],

@@ -37,7 +37,7 @@ create or replace function durable_internal.worker_lock_class()
 returns int language sql immutable as $$ select 1684698987 $$;
 
 -- What a run remembers, as a claim hands it over: position, kind, name, result and error of each step, one after
--- the other; and of each failed try of a step that has a policy of its own: 0, `try`, name, null, null.
+-- the other (a place that a retry has forgotten: its position negative, and neither); and of each failed try of a step that has a policy of its own: 0, `try`, name, null, null.
 create or replace function durable_internal.memory_of(run_id uuid)
 returns text[]
 language plpgsql stable
@@ -46,7 +46,8 @@ begin
     return (select array_agg(field.text order by field.place, field.n)
       from (select s.position as place, f.n, f.text
               from durable_internal.step s
-             cross join lateral (values (1, s.position::text), (2, s.kind), (3, s.name),
+             cross join lateral (values (1, (case when s.forgotten then -s.position else s.position end)::text), (2, s.kind),
+                                        (3, s.name),
                                         (4, s.result::text), (5, s.error::text)) as f (n, text)
              where s.run_id = memory_of.run_id
             union all

@@ -381,7 +381,8 @@ language plpgsql volatile
 as $$
 declare
     instant timestamptz := clock_timestamp();
-    due timestamptz := instant + (detail ->> 'timeoutMs')::bigint * interval '1 ms';
+    due timestamptz := coalesce((detail ->> 'due')::timestamptz,
+                                instant + (detail ->> 'timeoutMs')::bigint * interval '1 ms');
     number bigint;
 begin
     perform pg_current_xact_id();
@@ -401,7 +402,7 @@ begin
         select distinct w.namespace_id, o.value ->> 'event', coalesce(o.value ->> 'key', ''), number
           from durable_internal.wait w
          cross join jsonb_array_elements(detail -> 'others') as o
-         where w.wait_id = number;
+         where w.wait_id = number and o.value ? 'event';
     end if;
     insert into durable_internal.event_inbox (seq, wait_id) values (number, number);
     if due is not null then

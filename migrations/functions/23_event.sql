@@ -208,6 +208,7 @@ begin
             continue;
         end if;
         perform durable_internal.drop_others(w);
+        w := durable_internal.branch_over(w, chosen);
         with received as (
             update durable_internal.event e set received = true where e.seq = chosen and not e.received
         ), delivered as (
@@ -229,7 +230,7 @@ begin
                                             worker_id, lane_id, attempt, remembered, bytes, resumed,
                                             deadline)
         select w.run_id, nextval('durable_internal.order_seq'), w.fence, w.started_at,
-               w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, w.remembered + 1,
+               w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, greatest(w.remembered, w.position),
                w.bytes + pg_column_size(e.payload), true, w.deadline
           from durable_internal.event e
          where e.seq = chosen;

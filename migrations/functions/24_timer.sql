@@ -45,7 +45,7 @@ begin
         insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at, worker_id,
                                             lane_id, attempt, remembered, bytes, crashes, resumed, deadline)
         select t.run_id, nextval('durable_internal.order_seq'), t.fence, t.started_at, t.attempt_started_at,
-               t.worker_id, t.lane_id, t.attempt, t.remembered + (t.kind = 'sleep')::int, t.bytes,
+               t.worker_id, t.lane_id, t.attempt, greatest(t.remembered, case when t.kind = 'sleep' then t.position end), t.bytes,
                t.crashes, t.kind in ('step_retry', 'sleep'), t.deadline
           from unnest(due) as t;
         perform durable_internal.wake_workers();
@@ -123,14 +123,16 @@ begin
         return;
     end if;
     perform durable_internal.drop_others(w);
+    w := durable_internal.branch_over(w, null);
     l := durable_internal.carried_by(w);
     case w.on_timeout
-    when 'continue' then
+    when 'continue', 'sleep' then
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                            committed_at, name, kind, result)
         values (w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-                case when w.others is null then 'wait_event' else 'wait_any' end, '{"timedOut": true}');
-        l.remembered := l.remembered + 1;
+                case when w.on_timeout = 'sleep' then 'sleep' when w.others is null then 'wait_event' else 'wait_any' end,
+                case when w.on_timeout <> 'sleep' then '{"timedOut": true}'::jsonb end);
+        l.remembered := greatest(l.remembered, w.position);
         perform durable_internal.make_ready(l, resumed => true);
     when 'cancel' then
         perform durable_internal.end_run(l, 'cancelled', jsonb_build_object('name', 'WaitTimeoutError',

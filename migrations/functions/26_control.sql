@@ -183,7 +183,15 @@ begin
            dead_lettered_at = null,
            extra_attempts = r.attempt + coalesce(retry_run.max_attempts, base) - base
      where t.id = r.id;
-    delete from durable_internal.step s where s.run_id = r.id and s.error is not null;
+    if exists (select from durable_internal.endpoint_job j
+                join durable_internal.lane on lane.namespace_id = j.namespace_id and lane.job = j.job
+               where lane.id = r.lane_id) then
+        update durable_internal.step s set error = null, forgotten = true, by_name = true
+         where s.run_id = r.id and s.error is not null;
+    else  -- a handler in C asks by position, and finds none there
+        delete from durable_internal.step s where s.run_id = r.id and s.error is not null;
+    end if;
+    perform durable_internal.forget_branches(r.id);
     update durable_internal.step_try t set forgotten = true where t.run_id = r.id and not t.forgotten;
 
     l.run_id := r.id;
@@ -194,7 +202,7 @@ begin
     l.attempt := r.attempt;
     l.crashes := 0;
     l.deadline := r.timeout is not null;
-    select count(*), pg_column_size(r.payload) + coalesce(sum(pg_column_size(s.result)), 0)
+    select coalesce(max(s.position), 0), pg_column_size(r.payload) + coalesce(sum(pg_column_size(s.result)), 0)
       into l.remembered, l.bytes
       from durable_internal.step s
      where s.run_id = r.id;

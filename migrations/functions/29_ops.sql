@@ -22,25 +22,33 @@ begin
 end
 $$;
 
--- A remembered op: the next position of the run. False: the name is there already, from a request whose answer was lost.
+-- A remembered op: the next position of the run, or the one that a retry has forgotten. False: the name is there already, from a
+-- request whose answer was lost.
 create or replace function durable_internal.remember(inout l durable_internal.lease, name text, kind text, result jsonb,
                                                      error jsonb, began timestamptz, out fresh boolean)
 language plpgsql volatile
 as $$
 #variable_conflict use_column
+declare
+    place int;
 begin
     if l.remembered >= durable_internal.steps_max() then
         perform durable_internal.fail('DJ004', format('step %s is number %s; the limit is %s', name, l.remembered + 1,
                                                       durable_internal.steps_max()));
     end if;
-    insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
-                                       kind, result, error, by_name)
+    insert into durable_internal.step as s (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
+                                            kind, result, error, by_name)
     values (l.run_id, l.remembered + 1, l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
             clock_timestamp(), remember.name, remember.kind, remember.result, remember.error, true)
-        on conflict (run_id, name) where by_name do nothing;
+        on conflict (run_id, name) where by_name do update
+           set attempt = excluded.attempt, fence = excluded.fence, worker_id = excluded.worker_id,
+               started_at = excluded.started_at, committed_at = excluded.committed_at, kind = excluded.kind,
+               result = excluded.result, error = excluded.error, forgotten = false
+         where s.forgotten
+    returning s.position into place;
     fresh := found;
     if fresh then
-        l.remembered := l.remembered + 1;
+        l.remembered := greatest(l.remembered, place);
         l.bytes := l.bytes + coalesce(pg_column_size(remember.result), 0) + coalesce(pg_column_size(remember.error), 0);
         if l.bytes > durable_internal.history_bytes_max() then
             perform durable_internal.fail('DJ004', format('step %s makes the run''s history larger than %s bytes',
@@ -65,7 +73,8 @@ begin
     return (select case when s.kind = 'step' then '{}' when s.error is not null then jsonb_build_object('error', s.error)
                         else jsonb_build_object('result', s.result) end
               from durable_internal.step s
-             where s.run_id = remembered_result.run_id and s.name = remembered_result.name and s.by_name);
+             where s.run_id = remembered_result.run_id and s.name = remembered_result.name and s.by_name
+               and not s.forgotten);
 end
 $$;
 
@@ -88,6 +97,7 @@ declare
     done record;
     answer jsonb;
     failure jsonb;
+    suspending jsonb := '[]';
     instant timestamptz := clock_timestamp();
 begin
     results := '[]';
@@ -96,7 +106,7 @@ begin
         perform durable_internal.fail('DJ001', 'ops is not a list; a list of objects is allowed');
     end if;
     for op in select o.value from jsonb_array_elements(ops) as o loop
-        if suspended then
+        if suspended and (suspending = '[]' or op ->> 'op' not in ('wait_event', 'wait_any', 'sleep', 'child')) then
             perform durable_internal.fail('DJ001', format('op %s comes after one that suspends the run',
                                                           coalesce(op ->> 'op', 'null')));
         end if;
@@ -142,27 +152,14 @@ begin
                 l := done.l;
                 answer := jsonb_build_object('result', answer);
             end if;
-        when 'wait_event' then
-            perform durable_internal.check_name('event', op ->> 'event');
-            perform durable_internal.check_key('correlationKey', op ->> 'correlationKey');
-            perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', name,
-                'event', op ->> 'event', 'key', op ->> 'correlationKey',
-                'timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'),
-                'onTimeout', durable_internal.op_on_timeout(op)));
-            suspended := true;
-        when 'wait_any' then
-            perform durable_internal.begin_wait(l, durable_internal.any_of(op) || jsonb_build_object(
-                'position', l.remembered + 1, 'name', name,
-                'timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'),
-                'onTimeout', durable_internal.op_on_timeout(op)));
-            suspended := true;
-        when 'sleep' then
-            perform durable_internal.begin_sleep(l, l.remembered + 1, name, case when op ? 'until'
-                then durable_internal.op_time('until', op ->> 'until')
-                else instant + durable_internal.duration('duration', op ->> 'duration') end);
-            suspended := true;
-        when 'child' then
-            perform durable_internal.begin_child(l, namespace_id, name, op);
+        when 'wait_event', 'wait_any', 'sleep', 'child' then
+            if op ->> 'op' = 'wait_event' then
+                perform durable_internal.check_name('event', op ->> 'event');
+                perform durable_internal.check_key('correlationKey', op ->> 'correlationKey');
+            elsif op ->> 'op' = 'wait_any' then
+                perform durable_internal.any_of(op);
+            end if;
+            suspending := suspending || op;
             suspended := true;
         when 'step_retry' then
             perform durable_internal.begin_step_retry(l, op || jsonb_build_object('error',
@@ -188,8 +185,18 @@ begin
         end case;
         results := results || jsonb_build_array(answer);
     end loop;
+    if suspending <> '[]' then
+        if jsonb_array_length(suspending) > durable_internal.branches_max() then
+            perform durable_internal.fail('DJ001', format('%s ops suspend the run at once; the limit is %s',
+                jsonb_array_length(suspending), durable_internal.branches_max()));
+        end if;
+        perform durable_internal.suspend(l, namespace_id, suspending);
+    end if;
 end
 $$;
+
+-- Waits, sleeps and children that a run may wait for at once.
+create or replace function durable_internal.branches_max() returns int language sql immutable as $$ select 500 $$;
 
 -- The parts of ops, checked.
 create or replace function durable_internal.op_error(op jsonb)
@@ -282,7 +289,9 @@ begin
 end
 $$;
 
--- Starts a child of a run. `op` has its job, payload, and options as POST /v1/runs has them.
+-- Starts a child of a run. `op` has its job, payload, and options as POST /v1/runs has them. Guarantee 11: it is of the
+-- transaction that holds the parent's lease, so a cancel of the parent is before it, and it does not happen, or after it, and
+-- finds the child.
 create or replace function durable_internal.start_child(parent uuid, namespace_id int, op jsonb)
 returns uuid
 language plpgsql volatile
@@ -298,18 +307,6 @@ begin
         jsonb_strip_nulls(jsonb_build_object('backoff', o -> 'backoff')))).run_id;
     update durable_internal.run r set parent_run_id = start_child.parent where r.id = child;
     return child;
-end
-$$;
-
--- Starts a child, and waits for its end. Guarantee 11: both are of the transaction that holds the parent's lease, so a
--- cancel of the parent is before them, and they do not happen, or after them, and it finds the child.
-create or replace function durable_internal.begin_child(l durable_internal.lease, namespace_id int, name text, op jsonb)
-returns void
-language plpgsql volatile
-as $$
-begin
-    perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', name, 'event', '$child',
-        'key', durable_internal.start_child(l.run_id, namespace_id, op), 'onTimeout', 'fail'));
 end
 $$;
 
@@ -375,7 +372,8 @@ $$;
 -- lease: say it again); or why this item's ops are refused, which the others know nothing of. An empty list is a heartbeat.
 --
 -- A step of one run is what a handler that nobody else runs beside waits for: it goes by four small statements, in half the
--- time of the sets below. A name that is there already is a request that was said again: nothing is done.
+-- time of the sets below. A name that is there already (a request that was said again, a step that a retry has forgotten) is
+-- for the slower way.
 -- Planned by indexes here, since durable-server's sessions are not: they also list.
 -- Locks: lease rows by run, waiting for none.
 create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
@@ -411,9 +409,11 @@ begin
             case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
             case when op ? 'error' then durable_internal.op_error(op) end, true)
         on conflict (run_id, name) where by_name do nothing;
-    if found then
-        update durable_internal.lease t set remembered = l.remembered + 1, bytes = l.bytes where t.run_id = runs[1];
+    if not found then
+        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
+        return;
     end if;
+    update durable_internal.lease t set remembered = l.remembered + 1, bytes = l.bytes where t.run_id = runs[1];
     n := 1;
     answer := jsonb_build_object('results', '[{}]'::jsonb, 'cancelled', false,
                                  'leaseUntil', durable_internal.json_time(l.until));

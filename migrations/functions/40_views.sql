@@ -47,6 +47,8 @@ as $$
                                      and (w.queues is null or l.queue = any (w.queues)))) end
         when 'wait' then case when p.name = '$child' then
                              jsonb_build_object('kind', 'child', 'runId', p.correlation_key, 'step', p.step, 'since', p.since)
+                         when p.name = '$sleep' then
+                             jsonb_build_object('kind', 'sleep', 'step', p.step, 'since', p.since, 'until', p.due_at)
                          else jsonb_build_object('kind', 'event', 'event', p.name, 'correlationKey',
                              p.correlation_key, 'step', p.step, 'since', p.since, 'until', p.due_at) end
         when 'start' then jsonb_build_object('kind', 'time', 'until', p.due_at)
@@ -94,7 +96,7 @@ select s.run_id, s.position, s.name, s.kind,
        s.result, s.error, s.attempt, s.worker_id, s.fence, s.started_at, s.committed_at
   from durable_internal.step s
   join durable_internal.run r on r.id = s.run_id
- where r.namespace_id = (select durable_internal.session_namespace());
+ where r.namespace_id = (select durable_internal.session_namespace()) and not s.forgotten;
 
 -- Ended attempts have rows; the last one of an ended run is in the run, the one going on is where the run is.
 create or replace view durable_internal.attempts as

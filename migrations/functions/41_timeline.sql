@@ -32,7 +32,7 @@ begin
                jsonb_build_object('startedAt', s.started_at, 'error', s.error ->> 'message', 'timedOut',
                    case when s.kind = 'wait_event' then s.result -> 'timedOut' end)
           from durable_internal.step s
-         where s.run_id = timeline.run_id
+         where s.run_id = timeline.run_id and not s.forgotten
         union all
         select t.at, 2, 'step_failed', t.name, t.attempt, null,
                jsonb_build_object('error', t.error ->> 'message')

@@ -16,7 +16,7 @@ begin
         perform durable_internal.fail('DJ005', 'the lease is lost');
     end if;
     select s.* into s from durable_internal.step s
-     where s.run_id = commit_ref.run_id and s.position = commit_ref.place;
+     where s.run_id = commit_ref.run_id and s.position = commit_ref.place and not s.forgotten;
     if not found then
         perform durable_internal.fail('DJ003', format('the run remembers nothing at %s', place));
     end if;

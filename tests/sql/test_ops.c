@@ -14,6 +14,11 @@ static void claim(void) {
               "durable_internal.claim(w.id, 10, 1000000, w.number) as c");
 }
 
+static void match(void) {
+    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
+    }
+}
+
 /* What a commit of the run of a job answers to these ops. */
 static const char *commit_ops(const char *job, const char *ops) {
     return sql_text(conn,
@@ -207,8 +212,7 @@ static void a_wait_for_any_takes_the_first_of_its_events(void **state) {
     sql(conn, "select durable.send_event('refused', '{}', 'o1')"); /* not with a key */
     sql(conn, "select durable.send_event('gone', '{\"n\": 1}', 'o1'), durable.send_event('paid', "
               "'{}', 'o1')");
-    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
-    }
+    match();
     claim();
     assert_string_equal(
         sql_text(conn,
@@ -235,8 +239,7 @@ static void a_child_gives_its_result_to_its_parent(void **state) {
     claim();
     answer("kid", "{\"status\": \"completed\", \"result\": {\"done\": true}}");
     assert_string_equal(status("kid"), "completed");
-    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
-    }
+    match();
     claim();
     assert_string_equal(
         sql_text(conn, "select array_to_string(memory, ' ') from c where job = 'http'"),
@@ -249,8 +252,7 @@ static void a_child_that_fails_gives_its_error_to_its_parent(void **state) {
     (void)commit_ops("http", "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\"}]");
     claim();
     answer("kid", "{\"status\": \"failed\", \"error\": {\"name\": \"Oops\", \"message\": \"no\"}}");
-    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
-    }
+    match();
     claim();
     assert_string_equal(sql_text(conn, "select memory[5] from c where job = 'http'"),
                         "{\"name\": \"Oops\", \"message\": \"no\"}");
@@ -261,6 +263,141 @@ static void a_cancelled_parent_cancels_its_child(void **state) {
     (void)commit_ops("http", "[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\"}]");
     sql(conn, "select durable.cancel(run_id) from c");
     assert_string_equal(status("kid"), "cancelled");
+}
+
+/* What the run of job `http` that was just claimed remembers: position, kind, name, result, error.
+ */
+static const char *memory(void) {
+    return sql_text(conn, "select array_to_string(memory, ' ', '-') from c where job = 'http'");
+}
+
+#define KID(name) "{\"op\": \"child\", \"name\": \"" name "\", \"job\": \"kid\"}"
+
+static void several_children_run_at_once(void **state) {
+    (void)state;
+    sql(conn, "create table parent as select * from c");
+    (void)commit_ops("http", "[" KID("a") ", " KID("b") ", " KID("c") "]");
+    claim();
+    assert_int_equal(sql_int(conn, "select count(*) from c where job = 'kid'"), 3);
+    sql(conn, "create table kids as select c.*, b.name from c join durable_internal.branch b on "
+              "b.child_id = c.run_id");
+    static const char *const order[] = { "b", "c", "a" };
+    for (int i = 0; i < 3; i++) {
+        sql(conn,
+            "delete from c; insert into c select run_id, fence, job, queue, attempt, payload, "
+            "memory, bytes, facts, worker_id from kids where name = '%s'",
+            order[i]);
+        answer("kid", sql_text(conn,
+                               "select format('{\"status\": \"completed\", \"result\": "
+                               "\"of %%s\"}', '%s')",
+                               order[i]));
+        match();
+        claim();
+        assert_non_null(strstr(memory(), order[i]));
+        (void)commit_ops("http", i == 0   ? "[" KID("a") ", " KID("c") "]"
+                                 : i == 1 ? "[" KID("a") "]"
+                                          : "[]");
+    }
+    assert_string_equal(memory(), "1 child b \"of b\" - 2 child c \"of c\" - 3 child a \"of a\" -");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs r join parent p on "
+                                   "r.parent_run_id = p.run_id"),
+                     3); /* none was started again */
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.branch"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 0);
+    sql(conn, "drop table parent, kids");
+}
+
+#define EVENT(name, event, on_timeout)                                                             \
+    "{\"op\": \"wait_event\", \"name\": \"" name "\", \"event\": \"" event                         \
+    "\", \"timeout\": \"1h\", \"onTimeout\": \"" on_timeout "\"}"
+#define SLEEP "{\"op\": \"sleep\", \"name\": \"nap\", \"duration\": \"30m\"}"
+
+static void time_goes_by(void) {
+    sql(conn, "update durable_internal.timer set due_at = clock_timestamp() where kind = "
+              "'wait_timeout'");
+    (void)sql_int(conn, "select promoted from durable_internal.promote_due(100, -1)");
+}
+
+static void what_is_first_of_several_goes_on(void **state) {
+    (void)state;
+    (void)commit_ops("http", "[" EVENT("x", "late", "fail") ", " SLEEP
+                                                            ", " EVENT("y", "early", "fail") "]");
+    assert_string_equal(status("http"), "waiting");
+    sql(conn, "select durable.send_event('early')");
+    match();
+    claim();
+    assert_non_null(strstr(memory(), "1 wait_event y {"));
+    const char *due = "select due_at::text from durable_internal.branch where name = 'nap'";
+    char since[64];
+    (void)snprintf(since, sizeof since, "%s", sql_text(conn, "%s", due));
+    (void)commit_ops("http", "[" EVENT("x", "late", "fail") ", " SLEEP "]");
+    assert_string_equal(sql_text(conn, "%s", due), since); /* it does not begin anew */
+    time_goes_by();
+    claim();
+    assert_non_null(strstr(memory(), "2 sleep nap - -"));
+    (void)commit_ops("http", "[" EVENT("x", "late", "continue") "]");
+    time_goes_by();
+    claim();
+    assert_non_null(strstr(memory(), "3 wait_event x {\"timedOut\": true} -"));
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.branch"), 0);
+}
+
+static void two_waits_for_one_event_take_two(void **state) {
+    (void)state;
+    (void)commit_ops("http",
+                     "[" EVENT("x", "twice", "fail") ", " EVENT("x#2", "twice", "fail") "]");
+    sql(conn, "select durable.send_event('twice', '1'), durable.send_event('twice', '2')");
+    match();
+    claim();
+    (void)commit_ops("http", "[" EVENT("x#2", "twice", "fail") "]");
+    match();
+    claim();
+    assert_string_equal(
+        sql_text(conn, "select string_agg(name || ' ' || (result ->> 'payload'), ', ' order by "
+                       "position) from durable.steps join c using (run_id)"),
+        "x 1, x#2 2");
+}
+
+static void one_of_several_that_is_too_late_ends_the_run(void **state) {
+    (void)state;
+    (void)commit_ops("http", "[" KID("kid") ", " EVENT("x", "x", "cancel") "]");
+    time_goes_by();
+    assert_string_equal(status("http"), "cancelled");
+    assert_string_equal(status("kid"), "cancelled");
+}
+
+/* The error in the middle was caught, and what came behind it is remembered. */
+static void a_retry_does_again_what_failed_in_its_place(void **state) {
+    (void)state;
+    (void)commit_ops("http",
+                     "[{\"op\": \"step\", \"name\": \"a\", \"result\": 1}, {\"op\": \"step\", "
+                     "\"name\": \"b\", \"error\": {\"message\": \"no\"}}, {\"op\": \"step\", "
+                     "\"name\": \"c\", \"result\": 3}]");
+    (void)commit_ops("http", "[" KID("kid") "]");
+    claim();
+    answer("kid", "{\"status\": \"failed\", \"error\": {\"message\": \"no\"}}");
+    match();
+    claim();
+    (void)commit_ops("http", "[{\"op\": \"step\", \"name\": \"d\", \"result\": 5}]");
+    answer("http",
+           "{\"status\": \"failed\", \"error\": {\"message\": \"no\", \"retryable\": false}}");
+    sql(conn, "select durable.retry(run_id) from c");
+    claim();
+    assert_string_equal(memory(),
+                        "1 step a 1 - -2 step b - - 3 step c 3 - -4 child kid - - 5 step d 5 -");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"), 3);
+    (void)commit_ops("http", "[{\"op\": \"step\", \"name\": \"b\", \"result\": 2}]");
+    (void)commit_ops("http", "[" KID("kid") "]");
+    claim();
+    answer("kid", "{\"status\": \"completed\", \"result\": 4}");
+    match();
+    claim();
+    assert_string_equal(memory(),
+                        "1 step a 1 - 2 step b 2 - 3 step c 3 - 4 child kid 4 - 5 step d 5 -");
+    (void)commit_ops("http", "[{\"op\": \"step\", \"name\": \"e\", \"result\": 6}]");
+    assert_int_equal(sql_int(conn, "select position from durable.steps join c using (run_id) where "
+                                   "name = 'e'"),
+                     6);
 }
 
 static void an_answer_ends_suspends_or_continues_a_run(void **state) {
@@ -275,8 +412,7 @@ static void an_answer_ends_suspends_or_continues_a_run(void **state) {
                    "\"status\": \"suspended\"}");
     assert_string_equal(status("http"), "waiting");
     sql(conn, "select durable.send_event('go')");
-    while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
-    }
+    match();
     claim();
     answer("http", "{\"status\": \"completed\", \"result\": 1.10}");
     assert_string_equal(
@@ -361,6 +497,11 @@ int main(void) {
         RUN(a_child_gives_its_result_to_its_parent),
         RUN(a_child_that_fails_gives_its_error_to_its_parent),
         RUN(a_cancelled_parent_cancels_its_child),
+        RUN(several_children_run_at_once),
+        RUN(what_is_first_of_several_goes_on),
+        RUN(two_waits_for_one_event_take_two),
+        RUN(one_of_several_that_is_too_late_ends_the_run),
+        RUN(a_retry_does_again_what_failed_in_its_place),
         RUN(an_answer_ends_suspends_or_continues_a_run),
         RUN(an_answer_that_is_none_fails_the_attempt_with_a_reason),
         RUN(a_failure_that_is_not_to_be_retried_is_not),

@@ -1,0 +1,170 @@
+-- Branches: several waits, sleeps and children of one run at once, as a handler's Promise.all or Promise.race asks for.
+--
+-- A run is in one place still: one row in `wait`, whose `others` has an entry for each event of each branch (name, kind, event,
+-- key, due, onTimeout, position), and whose timer is the earliest of theirs. The first branch that is over is remembered under its
+-- name, and the run goes on; its handler asks for the rest again. `branch` keeps what must not begin anew then: when a branch
+-- is over its time, and the child that it has started. A row goes when its branch is over.
+
+-- The place in the order for what suspends: where it was before a retry forgot it, or the end.
+create or replace function durable_internal.take_place(l durable_internal.lease, name text)
+returns int
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    place int;
+begin
+    delete from durable_internal.step s
+     where s.run_id = l.run_id and s.name = take_place.name and s.by_name and s.forgotten
+    returning s.position into place;
+    return coalesce(place, l.remembered + 1);
+end
+$$;
+
+-- Suspends a run for one thing or for the first of several. `ops` were checked by apply_ops, whose caller deletes the lease.
+-- Locks: as start_run, where a child is started. Raises DJ001.
+create or replace function durable_internal.suspend(l durable_internal.lease, namespace_id int, ops jsonb)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    entries jsonb := '[]';
+    first jsonb;
+    op jsonb;
+begin
+    if jsonb_array_length(ops) = 1
+       and not exists (select from durable_internal.branch b where b.run_id = l.run_id) then
+        perform durable_internal.suspend_for(l, namespace_id, ops -> 0);
+        return;
+    end if;
+    for op in select o.value from jsonb_array_elements(ops) as o loop
+        entries := entries || durable_internal.branch_entries(l, namespace_id, op);
+    end loop;
+    select e.value into first
+      from jsonb_array_elements(entries) with ordinality as e (value, n)
+     order by (e.value ? 'event') desc, e.n limit 1;
+    perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', first ->> 'name', 'event',
+        coalesce(first ->> 'event', '$sleep'), 'key', first ->> 'key', 'others', entries,
+        'due', (select min((e.value ->> 'due')::timestamptz) from jsonb_array_elements(entries) as e)));
+end
+$$;
+
+create or replace function durable_internal.suspend_for(l durable_internal.lease, namespace_id int, op jsonb)
+returns void
+language plpgsql volatile
+as $$
+declare
+    name text := op ->> 'name';
+    place int := durable_internal.take_place(l, op ->> 'name');
+    late jsonb := jsonb_build_object('timeoutMs', durable_internal.op_ms('timeout', op ->> 'timeout'), 'onTimeout',
+                                     durable_internal.op_on_timeout(op));
+begin
+    case op ->> 'op'
+    when 'wait_event' then
+        perform durable_internal.begin_wait(l, late || jsonb_build_object('position', place, 'name', name,
+            'event', op ->> 'event', 'key', op ->> 'correlationKey'));
+    when 'wait_any' then
+        perform durable_internal.begin_wait(l, late || durable_internal.any_of(op)
+                                               || jsonb_build_object('position', place, 'name', name));
+    when 'sleep' then
+        perform durable_internal.begin_sleep(l, place, name, durable_internal.op_due(op));
+    when 'child' then
+        perform durable_internal.begin_wait(l, jsonb_build_object('position', place, 'name', name, 'event', '$child',
+            'key', durable_internal.start_child(l.run_id, namespace_id, op)));
+    end case;
+end
+$$;
+
+-- When a sleep is over, or a wait too late; null: never.
+create or replace function durable_internal.op_due(op jsonb)
+returns timestamptz
+language plpgsql volatile
+as $$
+begin
+    return case when op ? 'until' then durable_internal.op_time('until', op ->> 'until')
+                when op ->> 'op' = 'sleep' then clock_timestamp() + durable_internal.duration('duration', op ->> 'duration')
+                else clock_timestamp() + durable_internal.op_ms('timeout', op ->> 'timeout') * interval '1 ms' end;
+end
+$$;
+
+-- The entries of one branch: one for each event that it is for, or one for a sleep. What it has begun before goes on.
+create or replace function durable_internal.branch_entries(l durable_internal.lease, namespace_id int, op jsonb)
+returns jsonb
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    b durable_internal.branch;
+    events jsonb;
+begin
+    select b.* into b from durable_internal.branch b where b.run_id = l.run_id and b.name = op ->> 'name';
+    if not found or b.kind <> op ->> 'op' then
+        insert into durable_internal.branch as b (run_id, name, kind, due_at, child_id, position)
+        values (l.run_id, op ->> 'name', op ->> 'op', durable_internal.op_due(op),
+                case when op ->> 'op' = 'child' then durable_internal.start_child(l.run_id, namespace_id, op) end,
+                nullif(durable_internal.take_place(l, op ->> 'name'), l.remembered + 1))
+            on conflict (run_id, name) do update
+               set kind = excluded.kind, due_at = excluded.due_at, child_id = excluded.child_id
+        returning b.* into b;
+    end if;
+    events := case b.kind
+        when 'sleep' then '[{}]'
+        when 'child' then jsonb_build_array(jsonb_build_object('event', '$child', 'key', b.child_id))
+        when 'wait_event' then jsonb_build_array(jsonb_build_object('event', op ->> 'event', 'key', op ->> 'correlationKey'))
+        else (select jsonb_agg(jsonb_build_object('event', e.value ->> 'event', 'key', e.value ->> 'correlationKey'))
+                from jsonb_array_elements(op -> 'events') as e) end;
+    return (select jsonb_agg(jsonb_strip_nulls(e.value || jsonb_build_object('name', b.name, 'kind', b.kind, 'due', b.due_at,
+                'position', b.position, 'onTimeout', case when b.kind = 'sleep' then 'sleep'
+                                                          else durable_internal.op_on_timeout(op) end)))
+              from jsonb_array_elements(events) as e);
+end
+$$;
+
+-- A wait that was just deleted, as if it had been for the one of its branches that is over: by the event `chosen`, or (null)
+-- because its time is. A wait without branches comes back as it is.
+create or replace function durable_internal.branch_over(w durable_internal.wait, chosen bigint)
+returns durable_internal.wait
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    entry jsonb;
+begin
+    if w.others is null or not w.others -> 0 ? 'name' then
+        return w;
+    end if;
+    if chosen is null then
+        select e.value into entry
+          from jsonb_array_elements(w.others) with ordinality as e (value, n)
+         where e.value ? 'due'
+         order by (e.value ->> 'due')::timestamptz, e.n limit 1;
+    else
+        select e.value into entry
+          from durable_internal.event v, jsonb_array_elements(w.others) with ordinality as e (value, n)
+         where v.seq = chosen and e.value ->> 'event' = v.name and coalesce(e.value ->> 'key', '') = v.correlation_key
+         order by e.n limit 1;
+    end if;
+    delete from durable_internal.branch b where b.run_id = w.run_id and b.name = entry ->> 'name';
+    w.name := entry ->> 'name';
+    w.event := coalesce(entry ->> 'event', '$sleep');
+    w.on_timeout := entry ->> 'onTimeout';
+    w.position := coalesce((entry ->> 'position')::int, w.position);
+    w.others := case when entry ->> 'kind' = 'wait_any' then w.others end;
+    return w;
+end
+$$;
+
+-- A retry begins anew what was waited for, but for children that have not failed.
+create or replace function durable_internal.forget_branches(run_id uuid)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+begin
+    delete from durable_internal.branch b
+     where b.run_id = forget_branches.run_id
+       and not exists (select from durable_internal.run c
+                        where c.id = b.child_id and (c.status is null or c.status = 'completed'));
+end
+$$;
