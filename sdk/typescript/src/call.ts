@@ -4,7 +4,7 @@
 // hand their ops in here. In commit mode ops go to commit.url at once, and the handler goes on when they are durable.
 // In answer mode (there is no commit.url, or nobody answers there) they stay, and end the call: `continue`.
 //
-// A wait, a sleep or a child ends the call too, `suspended`: its promise is never settled, so there is nothing that a
+// A wait, a sleep or a child, or several of them at once, end the call too, `suspended`: their promises are never settled, so there is nothing that a
 // `catch` or `finally` of the handler could mistake for an error; the handler is left where it stands, and forgotten.
 //
 // When does a call end? `busy` counts what goes on: step functions, ops under way. Nothing new begins once an end is
@@ -28,6 +28,10 @@ import type { StepFunction } from './step.js'
 import type { RunInfo } from './types.js'
 
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024
+const BRANCHES_MAX = 500 // that may suspend a run at once
+
+/** What a handler may leave behind: nothing of it goes on in this process. */
+const WAITING: ReadonlySet<Kind> = new Set<Kind>(['wait_event', 'wait_any', 'sleep', 'child'])
 
 /** What calls need around them. */
 export interface CallSettings {
@@ -195,7 +199,7 @@ export class Call implements Lease {
     })
   }
 
-  /** Suspends the run with this op, once nothing else goes on. `first`: before others that want to. */
+  /** Suspends the run with this op and others that want to, once nothing else goes on. `first`: with this one alone. */
   suspend(text: string, first = false): void {
     this.wanted.push({ text, first })
     this.check()
@@ -326,8 +330,9 @@ export class Call implements Lease {
         return this.check()
       }
       if (this.misuse !== undefined) return this.fail(this.misuse)
-      const wanted = this.wanted.find(({ first }) => first) ?? this.wanted[0]
-      if (wanted !== undefined) this.finish('suspended', '', wanted.text)
+      const first = this.wanted.find(({ first }) => first)
+      const wanted = first !== undefined ? [first] : this.wanted.slice(0, BRANCHES_MAX)
+      if (wanted.length > 0) this.finish('suspended', '', wanted.map(({ text }) => text).join(','))
       else if (this.ending) this.finish('continue')
     })
   }
@@ -348,10 +353,11 @@ export class Call implements Lease {
   private endSettled(settled: NonNullable<Call['settled']>): void {
     if (this.misuse !== undefined) return this.fail(this.misuse)
     if ('error' in settled) return this.fail(settled.error)
-    const left = this.asks.find(ask => ask.outstanding || !ask.promise.waited)
+    const left = this.asks.find(ask => !ask.promise.waited || ask.outstanding && !WAITING.has(ask.kind))
     if (left !== undefined) {
       return this.fail(new MisuseError('step_not_awaited', `the handler did not wait for ${left.what}: write `
-        + `"await ${left.what}", or gather several calls in "await Promise.all([…])"; Promise.race leaves calls behind`))
+        + `"await ${left.what}", or gather several calls in "await Promise.all([…])"; Promise.race may leave waits, `
+        + 'sleeps and children behind, but no step'))
     }
     const mismatch = this.replay.left()
     if (mismatch !== undefined) return this.park(mismatch)

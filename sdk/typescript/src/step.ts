@@ -90,7 +90,8 @@ const NO_OPTIONS: StepOptions = {}
 
 /**
  * A handler's durable calls. Await each of them, in the same order every time; several at once in `Promise.all`, each
- * under a name of its own. Waits that are asked for at once are waited for one after another.
+ * under a name of its own: steps, waits and children then go on side by side. `Promise.race` over waits, sleeps and
+ * children goes on with the first.
  *
  * @example
  * stackshift.job('trip', async ({ step }) => {

@@ -115,6 +115,20 @@ interface Value {
 }
 
 const CALLS_MAX = 100_000
+const SUSPENDING: ReadonlySet<string> = new Set(['wait_event', 'wait_any', 'sleep', 'child', 'step_retry', 'park'])
+
+/** What a run waits for, perhaps beside other things. */
+interface Branch {
+  at: number
+  /** It is over, before the others. */
+  over(): void
+}
+
+/** Of a branch that is not over: since when, and what came of the child. */
+interface Begun {
+  since: number
+  child?: { at: number, outcome: OpResult }
+}
 
 /** What a run and its children have in common: the clock, the state, the events. */
 class World {
@@ -160,6 +174,7 @@ class TestedRun implements Committer {
   private readonly tries: Record<string, number> = {}
   private readonly logs: TestRun['logs'] = []
   private readonly taken = new Set<string>()
+  private readonly begun = new Map<string, Begun>()
   private readonly maxAttempts: number
   private attempt = 1
   private calls = 0
@@ -197,12 +212,11 @@ class TestedRun implements Committer {
         standIn: (name, fn) => this.standIn(name, fn)
       })
       const answer = JSON.parse(await call.start()) as { ops: Op[], status: string, result?: unknown, error?: ErrorJson }
-      const last = answer.ops.at(-1)
-      const suspends = answer.status === 'suspended'
-      for (const op of suspends ? answer.ops.slice(0, -1) : answer.ops) this.apply(op)
+      const waits = answer.ops.filter(({ op }) => SUSPENDING.has(op))
+      for (const op of answer.ops) if (!SUSPENDING.has(op.op)) this.apply(op)
       if (answer.status === 'completed') this.ended = { status: 'completed', result: answer.result as never }
       else if (answer.status === 'failed') this.failed(answer.error!)
-      else if (suspends) await this.suspended(last!)
+      else if (answer.status === 'suspended') await this.suspended(waits)
     }
     return this.ended
   }
@@ -321,63 +335,95 @@ class TestedRun implements Committer {
     this.attempt++
   }
 
-  private async suspended(op: Op): Promise<void> {
+  private async suspended(ops: Op[]): Promise<void> {
     const { world } = this
-    switch (op.op) {
-      case 'sleep':
-        world.now = op.until === undefined ? world.now + durationMs(op.duration as string, 'duration')
-          : Math.max(world.now, Date.parse(op.until as string))
-        this.memory.push({ name: op.name, kind: 'sleep', result: null })
-        return
-      case 'step_retry':
-        world.now += delayMs(op.retryAfter as string | undefined, this.job.options.backoff,
-          op.backoff as Backoff | undefined, op.tries as number)
-        this.tries[op.name] = op.tries as number
-        return
-      case 'child':
-        world.children.push({ job: op.job as string, payload: op.payload })
-        this.memory.push({ name: op.name, kind: 'child', ...await this.child(op.job as string, op.payload) })
-        return
-      case 'park':
-        this.ended = {
-          status: 'waiting',
-          waitingFor: { kind: 'version', step: op.name, expected: op.expected as string, found: op.found as string }
-        }
-        return
-      default:
-        this.wait(op)
+    const [op] = ops as [Op]
+    if (op.op === 'park') {
+      this.ended = {
+        status: 'waiting',
+        waitingFor: { kind: 'version', step: op.name, expected: op.expected as string, found: op.found as string }
+      }
+    } else if (op.op === 'step_retry') {
+      world.now += delayMs(op.retryAfter as string | undefined, this.job.options.backoff,
+        op.backoff as Backoff | undefined, op.tries as number)
+      this.tries[op.name] = op.tries as number
+    } else {
+      let first: Branch | undefined
+      for (const one of ops) {
+        const branch = await this.branch(one)
+        if (first === undefined || branch.at < first.at) first = branch
+      }
+      if (first!.at < Infinity) world.now = Math.max(world.now, first!.at)
+      first!.over()
     }
   }
 
-  private wait(op: Op): void {
+  /** When is what a run waits for over, if nothing else is before it? What it has begun already goes on. */
+  private async branch(op: Op): Promise<Branch> {
+    const { world } = this
+    const since = this.begun.get(op.name)?.since ?? world.now
+    const begun: Begun = this.begun.get(op.name) ?? { since }
+    this.begun.set(op.name, begun)
+    if (op.op === 'sleep') {
+      const at = op.until === undefined ? since + durationMs(op.duration as string, 'duration')
+        : Math.max(since, Date.parse(op.until as string))
+      return { at, over: () => this.remember(op, { result: null }) }
+    }
+    if (op.op === 'child') {
+      if (begun.child === undefined) {
+        world.children.push({ job: op.job as string, payload: op.payload })
+        const outcome = await this.child(op.job as string, op.payload)
+        begun.child = { at: world.now, outcome }
+        world.now = since // the children beside it begin now too
+      }
+      const { at, outcome } = begun.child
+      return { at, over: () => this.remember(op, outcome) }
+    }
+    return this.wait(op, since)
+  }
+
+  private remember(op: Op, outcome: OpResult): void {
+    this.begun.delete(op.name)
+    this.memory.push({ name: op.name, kind: op.op, ...outcome })
+  }
+
+  private wait(op: Op, since: number): Branch {
     const { world } = this
     const patterns = op.op === 'wait_any' ? op.events as { event: string, correlationKey: string | null }[]
       : [{ event: op.event as string, correlationKey: op.correlationKey as string | null }]
-    const deadline = op.timeout === null ? Infinity : world.now + durationMs(op.timeout as string, 'timeout')
+    const deadline = op.timeout === null ? Infinity : since + durationMs(op.timeout as string, 'timeout')
     const [first] = world.events
       .filter(({ id, at, event }) => !this.taken.has(id) && at <= deadline && patterns.some(pattern =>
         pattern.event === event.name && (pattern.correlationKey ?? null) === (event.correlationKey ?? null)))
       .sort((a, b) => a.at - b.at)
     if (first !== undefined) {
       const { id, at, event } = first
-      this.taken.add(id)
-      world.now = Math.max(world.now, at)
-      this.memory.push({
-        name: op.name, kind: op.op, result: {
-          timedOut: false, id, name: event.name, correlationKey: event.correlationKey ?? null, payload: event.payload ?? {},
-          receivedAt: new Date(world.now).toISOString()
+      return {
+        at,
+        over: () => {
+          this.taken.add(id)
+          this.remember(op, {
+            result: {
+              timedOut: false, id, name: event.name, correlationKey: event.correlationKey ?? null,
+              payload: event.payload ?? {}, receivedAt: new Date(world.now).toISOString()
+            }
+          })
         }
-      })
-    } else if (deadline === Infinity) {
-      const { event, correlationKey } = patterns[0]!
-      this.ended = { status: 'waiting', waitingFor: { kind: 'event', event, correlationKey: correlationKey ?? undefined } }
-    } else {
-      world.now = deadline
-      if (op.onTimeout === 'continue') this.memory.push({ name: op.name, kind: op.op, result: { timedOut: true } })
-      else if (op.onTimeout === 'cancel') this.ended = { status: 'cancelled' }
-      else {
-        const message = `no event ${patterns.map(({ event }) => event).join(' or ')} came within ${String(op.timeout)}`
-        this.ended = { status: 'failed', error: { name: 'WaitTimeoutError', message, step: op.name, retryable: false } }
+      }
+    }
+    return {
+      at: deadline,
+      over: () => {
+        const { event, correlationKey } = patterns[0]!
+        if (deadline === Infinity) {
+          const waitingFor = { kind: 'event' as const, event, correlationKey: correlationKey ?? undefined }
+          this.ended = { status: 'waiting', waitingFor }
+        } else if (op.onTimeout === 'continue') this.remember(op, { result: { timedOut: true } })
+        else if (op.onTimeout === 'cancel') this.ended = { status: 'cancelled' }
+        else {
+          const message = `no event ${patterns.map(({ event }) => event).join(' or ')} came within ${String(op.timeout)}`
+          this.ended = { status: 'failed', error: { name: 'WaitTimeoutError', message, step: op.name, retryable: false } }
+        }
       }
     }
   }

@@ -219,6 +219,14 @@ describe('other misuse', () => {
     assert.deepEqual([status, ops[0]!.op, caught], ['suspended', 'sleep', 0])
   })
 
+  test('waits, sleeps and children that are asked for at once suspend the run together', async () => {
+    const { status, ops } = await answerOf(({ step }) => Promise.all([
+      step.waitForEvent('e'), step.sleep('1h'), step.runJob('other'), step.run('a', () => 1)
+    ]))
+    assert.equal(status, 'suspended')
+    assert.deepEqual(ops.map(({ op }) => op).filter(op => op !== 'step'), ['wait_event', 'sleep', 'child'])
+  })
+
   test('a handler that goes on beside a wait cannot change what was answered', async () => {
     let begun = 0
     const { status, ops } = await answerOf(({ step }) => Promise.race([

@@ -76,6 +76,35 @@ test('attempts are made after the backoff, and children are run or stood in for'
   assert.deepEqual([failing.status, failing.error!.message], ['failed', 'no report'])
 })
 
+test('several things are waited for side by side, and the first goes on', async () => {
+  const nap = stackshift.job<{ minutes: number }>('nap', async ({ payload, step }) => {
+    await step.sleep(`${payload.minutes}m`)
+    return payload.minutes
+  })
+  const all = stackshift.job('all', async ({ step }) => Promise.all([
+    step.runJob(nap, { minutes: 30 }),
+    step.runJob(nap, { minutes: 10 }, { name: 'short' }),
+    step.sleep('20m'),
+    step.waitForEvent('late', { timeout: '15m', onTimeout: 'continue' })
+  ]))
+  const run = await testJob(all, { payload: {}, jobs: { nap } })
+  assert.deepEqual([run.status, run.elapsedMs], ['completed', 30 * 60_000])
+  assert.deepEqual(run.steps.map(({ name }) => name), ['short', 'late', 'sleep', 'nap'])
+  assert.deepEqual((run.result as unknown[])[0], 30)
+
+  const race = stackshift.job('race', async ({ step }) => {
+    const first = await Promise.race([
+      step.waitForEvent<string>('paid').then(({ payload }) => payload),
+      step.sleep('reminder', '1h').then(() => 'too late')
+    ])
+    await step.sleep('after', '2h') // the reminder's time is over in between: nobody asks
+    return first
+  })
+  const paid = await testJob(race, { payload: {}, events: [{ name: 'paid', payload: 'paid', after: '10m' }] })
+  assert.deepEqual([paid.result, paid.elapsedMs], ['paid', 130 * 60_000])
+  assert.deepEqual((await testJob(race, { payload: {} })).result, 'too late')
+})
+
 test('state is remembered, expires by the clock, and locks are kept', async () => {
   const job = stackshift.job('stateful', async ({ state, step }) => {
     await state.set('short', 1, { expiresAt: '2026-01-01T01:00:00Z' })
