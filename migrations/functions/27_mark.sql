@@ -80,7 +80,7 @@ begin
      where p.low_seq < high and pg_visible_in_snapshot(p.xid, raise_late.ended_before);
     delete from durable_internal.mark_pending p
      where pg_visible_in_snapshot(p.xid, raise_late.ended_before)
-       and p.low_seq >= (select max(m.low_seq) from durable_internal.lane_mark m);
+       and p.low_seq >= (select coalesce(max(m.low_seq), 0) from durable_internal.lane_mark m);
     return exists (select from durable_internal.mark_pending p
                     where pg_visible_in_snapshot(p.xid, raise_late.ended_before));
 end

@@ -8,94 +8,13 @@ import argparse
 import contextlib
 import json
 import os
-import signal
-import socket
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 
-URL = os.environ["BENCH_URL"]
-BUILD = os.environ["BENCH_BUILD"]
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-FIGURES = []
-
-
-def psql(url, *arguments, command=None):
-    call = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *arguments, url]
-    return subprocess.run(call, input=command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-@contextlib.contextmanager
-def database(template=None):
-    name = f"bench_{time.monotonic_ns()}"
-    psql(URL, command=f"create database {name}" + (f" template {template}" if template else ""))
-    try:
-        yield URL.rsplit("/", 1)[0] + "/" + name
-    finally:
-        psql(URL, command=f"drop database {name} with (force)")
-
-
-@contextlib.contextmanager
-def process(url, program, *arguments):
-    path = {"durable-worker": "worker", "durable-scheduler": "server/scheduler",
-            "durable-server": "server/api"}[program]
-    environment = {**os.environ, "DURABLE_DATABASE_URL": url}
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        child = subprocess.Popen([f"{BUILD}/{path}/{program}", *arguments], env=environment, stderr=log)
-        try:
-            yield child
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(60)
-            log.seek(0)
-            sys.stderr.writelines(line for line in log if " info " not in line)
-
-
-@contextlib.contextmanager
-def fleet(url):
-    """A scheduler and one worker, which has registered; answers the worker's process."""
-    with process(url, "durable-scheduler"), process(url, "durable-worker", "--module",
-                                                    f"{BUILD}/tests/bench/bench_module.so") as worker:
-        until(lambda: psql(url, command="select count(*) from durable.workers") == "1", 10)
-        time.sleep(1)  # the first asks found nothing: it is idle
-        yield worker
-
-
-def until(holds, seconds):
-    give_up = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"not within {seconds} s")
-        time.sleep(0.05)
-
-
-def program(name, url, *arguments):
-    call = [f"{BUILD}/tests/bench/{name}", url, *[str(a) for a in arguments]]
-    return subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def start_many(url, job, runs):
-    for first in range(0, runs, 20000):
-        count = min(20000, runs - first)
-        psql(url, command=f"select count(*) from durable.start_many('{job}', array_fill('{{}}'::jsonb, array[{count}]))")
-    psql(url, command="vacuum analyze")
-    psql(url, command="checkpoint")
-
-
-def row_counts(url, schema, tables):
-    return ", ".join(f"{table} {psql(url, command=f'select count(*) from {schema}.{table}')}" for table in tables)
-
-
-def figure(name, value, unit, ceiling=None, note="", bar=""):
-    ratio = round(value / ceiling, 3) if ceiling else None
-    digits = 3 if value < 100 else 0
-    FIGURES.append({"name": name, "value": round(value, digits), "unit": unit,
-                    "ceiling": round(ceiling, digits) if ceiling else None, "ratio": ratio})
-    number = "{:,.2f}" if value < 100 else "{:,.0f}"
-    print(f"{name:<16} {number.format(value):>12} {unit:<7}"
-          f"{number.format(ceiling) if ceiling else '':>12} {ratio or '':>7}  {bar:<8} {note}", flush=True)
+import handlers
+from tools import (BUILD, FIGURES, FOLDER, URL, database, figure, fleet, free_port, process, program, psql, row_counts, start_many,
+                   until)
 
 
 def plain_drain(work, connections, runs):
@@ -160,9 +79,7 @@ def bench_http_start(quick):
     Its ceiling is durable.start() over 32 connections of PostgreSQL."""
     seconds, rounds = (2, 1) if quick else (5, 3)
     direct, ours, slow = [], [], []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = free_port()
     for _ in range(rounds):
         with database("bench_template") as url:
             direct.append(float(program("bench_load", url, "start", 32, seconds)))
@@ -294,13 +211,18 @@ def bench_snapshot(_quick):
         print(f"{'':<16} each 12 s, {name}: " + ", ".join(f"{r:,.0f}" for r in rates), flush=True)
 
 
+def bench_typescript(quick):
+    handlers.typescript(quick, options.peers)
+
+
 BENCHES = {"drain": bench_drain, "steps": bench_steps, "start": bench_start, "http_start": bench_http_start, "latency": bench_latency,
            "event": bench_event, "worker": bench_worker, "wait": bench_wait, "backlog": bench_backlog,
-           "snapshot": bench_snapshot}
-LONG = ("wait", "backlog", "snapshot")
+           "snapshot": bench_snapshot, "typescript": bench_typescript, "history": handlers.history}
+LONG = ("wait", "backlog", "snapshot", "typescript", "history")
 
 parser = argparse.ArgumentParser(prog="scripts/bench")
 parser.add_argument("--quick", action="store_true")
+parser.add_argument("--peers", action="store_true")
 parser.add_argument("--json", metavar="FILE")
 parser.add_argument("--only", action="append", choices=BENCHES)
 options = parser.parse_args()

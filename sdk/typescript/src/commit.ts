@@ -118,7 +118,7 @@ export class CommitLine implements Committer {
       if (tries > 0) await pause(50 * 4 ** tries)
       try {
         const answer = await this.transport({
-          method: 'GET', url, headers: { authorization: `Bearer ${token}` }, timeoutMs: this.timeoutMs
+          method: 'GET', url, headers: { authorization: `Bearer ${token}` }, timeoutMs: this.timeoutMs, mayRepeat: true
         })
         if (answer.status === 200) return JSON.parse(answer.text) as OpResult
         reason = `it was answered with ${answer.status}`
@@ -198,7 +198,8 @@ export class CommitLine implements Committer {
       let rest = Math.min(2000, 50 * 2 ** Math.min(tries, 10))
       try {
         const answer = await this.transport({
-          method: 'POST', url: this.url, body, timeoutMs: this.timeoutMs, headers: { 'content-type': 'application/json' }
+          method: 'POST', url: this.url, body, timeoutMs: this.timeoutMs, mayRepeat: true,
+          headers: { 'content-type': 'application/json' }
         })
         if (answer.status === 200) {
           const committed = committedOf(answer.text, parts)

@@ -5,6 +5,7 @@
 // key, for which the caller gets one if it has none. What is not (an increment, a fork) is repeated only where the
 // first try certainly did nothing: the connection was refused, or the server said 429.
 
+import { directTransport } from './direct.js'
 import { codeOf, StackShiftError } from './errors.js'
 import { retryAfterMs } from './duration.js'
 import { platform, type Platform } from './platform.js'
@@ -17,6 +18,8 @@ export interface HttpRequest {
   signal?: AbortSignal
   /** How long without a sign of the other side. */
   timeoutMs: number
+  /** Changes nothing if it arrives twice, so a lighter client may try it first. */
+  mayRepeat?: boolean
 }
 
 export interface HttpAnswer {
@@ -63,7 +66,8 @@ function innermost(cause: unknown): { message?: string, code?: string } {
   return inner === undefined || inner === null ? error ?? {} : innermost(inner)
 }
 
-function noAnswer(cause: unknown): NoAnswer {
+/** There was no answer, because of this. */
+export function noAnswer(cause: unknown): NoAnswer {
   const code = innermost(cause).code
   return new NoAnswer(code === undefined || !NEVER_ARRIVED.has(code), cause)
 }
@@ -140,7 +144,10 @@ export function fetchTransport(fetch: Fetch): Transport {
 /** The best that this platform has. */
 export async function ownTransport(): Promise<Transport> {
   const node = await platform()
-  if (node.http !== undefined && node.https !== undefined) return nodeTransport(node)
+  if (node.http !== undefined && node.https !== undefined) {
+    const full = nodeTransport(node)
+    return node.net === undefined || node.buffer === undefined ? full : directTransport(node.net, node.buffer, full)
+  }
   return fetchTransport(globalThis.fetch as Fetch)
 }
 

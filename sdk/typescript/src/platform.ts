@@ -3,10 +3,12 @@
 // time, so that a bundler for the edge does not stumble over them.
 
 import type * as AsyncHooks from 'node:async_hooks'
+import type * as Buffers from 'node:buffer'
 import type * as Crypto from 'node:crypto'
 import type * as Fs from 'node:fs'
 import type * as Http from 'node:http'
 import type * as Https from 'node:https'
+import type * as Net from 'node:net'
 
 export interface Platform {
   http?: typeof Http
@@ -14,6 +16,8 @@ export interface Platform {
   crypto?: typeof Crypto
   asyncHooks?: typeof AsyncHooks
   fs?: typeof Fs
+  net?: typeof Net
+  buffer?: typeof Buffers
 }
 
 interface ProcessLike {
@@ -35,11 +39,12 @@ async function builtin<T>(name: string): Promise<T | undefined> {
 }
 
 async function load(): Promise<Platform> {
-  const [http, https, crypto, asyncHooks, fs] = await Promise.all([
+  const [http, https, crypto, asyncHooks, fs, net, buffer] = await Promise.all([
     builtin<typeof Http>('node:http'), builtin<typeof Https>('node:https'), builtin<typeof Crypto>('node:crypto'),
-    builtin<typeof AsyncHooks>('node:async_hooks'), builtin<typeof Fs>('node:fs')
+    builtin<typeof AsyncHooks>('node:async_hooks'), builtin<typeof Fs>('node:fs'),
+    builtin<typeof Net>('node:net'), builtin<typeof Buffers>('node:buffer')
   ])
-  return { http, https, crypto, asyncHooks, fs }
+  return { http, https, crypto, asyncHooks, fs, net, buffer }
 }
 
 let loading: Promise<Platform> | undefined
