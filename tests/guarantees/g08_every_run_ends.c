@@ -258,10 +258,10 @@ static void a_run_of_a_job_nobody_serves_says_so(void **state) {
     assert_string_equal(
         sql_text(
             conn,
-            "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'served') "
+            "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'job') "
             "from durable.runs where id = '%s'",
             id),
-        "queued worker false");
+        "queued worker unknown-job");
     assert_non_null(strstr(sql_text(conn, "select durable.why('%s')", id), "no worker"));
 }
 

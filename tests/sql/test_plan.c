@@ -147,6 +147,16 @@ static void walk(PGconn *program, PGconn *user) {
     sql(user, "select durable.cancel(run_id) from c where n = 2");
     sql(user, "select durable.retry(run_id) from c where n = 2");
     sql(user, "select durable.timeline(run_id), durable.why(run_id) from c where n = 1");
+    sql(program,
+        "select durable_internal.runs_page(status, job, null, null, null, null, null, null, 2, "
+        "true) "
+        "from unnest(array[null, 'scheduled', 'queued', 'running', 'waiting', 'retrying', "
+        "'completed', 'failed', 'cancelled']) as status, unnest(array[null, 'by-hand']) as job");
+    sql(program,
+        "select durable_internal.runs_page(status, null, null, dead, tags::jsonb, null, null, "
+        "null, "
+        "2, true) from unnest(array[null, 'queued', 'failed']) as status, unnest(array[null, 'd']) "
+        "as dead, unnest(array[null, '{\"a\": \"b\"}']) as tags");
     sql(user, "select durable.state_set('walk', '1')");
     sql(user,
         "select durable.state_set('walk', '1', if_version => (durable.state_get('walk')).version)");
@@ -163,6 +173,7 @@ static void fill(PGconn *conn) {
     sql(conn, "select durable.start_many('other', array_fill('{}'::jsonb, array[6000]), queue => "
               "'waits')");
     const char *other = worker_new(conn, "other");
+    sql(conn, "update durable_internal.worker set ttl = '1 hour'");
     sql(conn,
         "create temp table o as select *, row_number() over () as n from "
         "durable_internal.claim('%s', 6000, 100000000)",
@@ -190,6 +201,7 @@ static PGconn *connect_as_program(void) {
     PGconn *conn = connect_to(url);
     if (worker[0] == '\0') {
         (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+        sql(conn, "update durable_internal.worker set ttl = '1 hour'"); /* nobody beats for it */
     }
     sql(conn, "select durable_internal.worker_session('%s')", worker);
     return conn;
