@@ -212,9 +212,9 @@ static void a_key_is_made_rotated_and_revoked(void **state) {
 }
 
 static void every_command_has_help(void **state) {
-    static const char *const commands[] = { "dev",  "migrate", "start",      "event",  "run",
-                                            "runs", "cancel",  "retry",      "queues", "workers",
-                                            "keys", "state",   "conformance" };
+    static const char *const commands[] = { "dev",  "migrate", "start",     "event",      "run",
+                                            "runs", "cancel",  "retry",     "queues",     "workers",
+                                            "keys", "state",   "endpoints", "conformance" };
     (void)state;
     DURABLE_OK("--help");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
