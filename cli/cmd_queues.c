@@ -62,7 +62,7 @@ dj_status command_queues(int argc, char **argv) {
     if (argv[first] != NULL) {
         DJ_TRY(set_paused(url, argv[first], argv[first + 1]));
     }
-    return list(url, json, &CALL_QUEUES_TABLE, &CALL_QUEUES_JSON, headings, 6);
+    return list(url, json, &CALL_QUEUES_TABLE, &CALL_QUEUES_TEXT, headings, 6);
 }
 
 dj_status command_workers(int argc, char **argv) {
@@ -86,5 +86,5 @@ dj_status command_workers(int argc, char **argv) {
                                             .options = options };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
-    return list(url, json, &CALL_WORKERS_TABLE, &CALL_WORKERS_JSON, headings, 7);
+    return list(url, json, &CALL_WORKERS_TABLE, &CALL_WORKERS_TEXT, headings, 7);
 }

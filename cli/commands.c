@@ -11,6 +11,7 @@ const struct command commands[] = {
     { "retry", "let a failed or cancelled run go on", command_retry },
     { "queues", "list, pause and resume queues", command_queues },
     { "workers", "list workers", command_workers },
+    { "endpoints", "list, register and steer where handlers are served", command_endpoints },
     { "state", "get, set, delete and increment state", command_state },
     { "keys", "list, make, rotate and revoke API keys", command_keys },
     { "conformance", "does an SDK speak the handler protocol?", command_conformance },

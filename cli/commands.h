@@ -24,6 +24,7 @@ dj_status command_cancel(int argc, char **argv);
 dj_status command_retry(int argc, char **argv);
 dj_status command_queues(int argc, char **argv);
 dj_status command_workers(int argc, char **argv);
+dj_status command_endpoints(int argc, char **argv);
 dj_status command_state(int argc, char **argv);
 dj_status command_keys(int argc, char **argv);
 dj_status command_conformance(int argc, char **argv);

@@ -18,6 +18,18 @@ static void print_usage(FILE *out) {
                   "DURABLE_DATABASE_URL.\n");
 }
 
+/* What to do about a failure that only speaks of the database. */
+static const char *advice(dj_status status, const char *message) {
+    if (status == DJ_UNAVAILABLE && strstr(message, "connection to server") != NULL) {
+        return "; DURABLE_DATABASE_URL or --database-url names the database";
+    }
+    if (status == DJ_INTERNAL && strstr(message, "durable") != NULL &&
+        strstr(message, "does not exist") != NULL) {
+        return "; `durable migrate` sets the database up, and brings it up to date";
+    }
+    return "";
+}
+
 int main(int argc, char **argv) {
     log_set_program("durable");
     (void)signal(SIGPIPE, SIG_DFL);
@@ -34,7 +46,8 @@ int main(int argc, char **argv) {
         if (strcmp(name, commands[i].name) == 0) {
             dj_status status = commands[i].run(argc - 1, argv + 1);
             if (status != DJ_OK) {
-                (void)fprintf(stderr, "durable %s: %s\n", name, dj_error_message());
+                const char *message = dj_error_message();
+                (void)fprintf(stderr, "durable %s: %s%s\n", name, message, advice(status, message));
             }
             return status_exit_code(status);
         }

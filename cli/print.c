@@ -1,6 +1,7 @@
 #include "cli/print.h"
 
 #include "common/auto.h"
+#include "common/check.h"
 #include "common/db_conn.h"
 #include "common/db_rows.h"
 #include <stdio.h>
@@ -62,6 +63,34 @@ dj_status print_table(const PGresult *rows, const char *const headings[], int co
         (void)putchar('\n');
     }
     return DJ_OK;
+}
+
+void table_init(struct table *table, const char *const headings[], int count) {
+    PGresAttDesc columns[COLUMNS_MAX] = { 0 };
+    check(count <= COLUMNS_MAX);
+    for (int column = 0; column < count; column++) {
+        columns[column] = (PGresAttDesc){
+            .name = (char *)headings[column], .format = 1, .typid = DB_TEXT, .typlen = -1
+        };
+    }
+    *table = (struct table){ .headings = headings,
+                             .count = count,
+                             .rows = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK) };
+    check(table->rows != NULL && PQsetResultAttrs(table->rows, count, columns));
+}
+
+void table_add(struct table *table, const char *const cells[]) {
+    int row = PQntuples(table->rows);
+    for (int column = 0; column < table->count; column++) {
+        check(PQsetvalue(table->rows, row, column, (char *)cells[column],
+                         (int)strlen(cells[column])));
+    }
+}
+
+dj_status table_print(struct table *table) {
+    dj_status status = print_table(table->rows, table->headings, table->count);
+    PQclear(TAKE(table->rows));
+    return status;
 }
 
 dj_status print_json(const PGresult *rows) {

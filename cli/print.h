@@ -10,6 +10,16 @@
 /** Prints a result whose columns are texts, aligned, with a heading for each column. */
 MUST_CHECK dj_status print_table(const PGresult *rows, const char *const headings[], int count);
 
+/** The same for what is not in a result: texts are copied, `table_print` frees. */
+struct table {
+    const char *const *headings;
+    int count;
+    PGresult *rows;
+};
+void table_init(struct table *table, const char *const headings[], int count);
+void table_add(struct table *table, const char *const cells[]);
+MUST_CHECK dj_status table_print(struct table *table);
+
 /** Prints the one text of a result as it is: JSON that the database has made. */
 MUST_CHECK dj_status print_json(const PGresult *rows);
 

@@ -119,9 +119,9 @@ CALL(CALL_STATE_UNLOCK, "state_unlock", "select durable.state_unlock($1, $2)", D
 
 /* Newest first: ids are by time. Null filters let everything through. */
 #define RUNS_FILTER                                                                                \
-    " from durable.runs r where ($1::text is null or r.status = $1) and ($2::text is null or "     \
-    "r.job = $2)"                                                                                  \
-    " and ($3::text is null or r.queue = $3) order by r.id desc limit $4"
+    " from unnest(durable_internal.run_ids($1, $2, $3, null, null, null, null, null, $4)) "        \
+    "with ordinality as i (id, n) cross join lateral (select v.* from durable.runs v "             \
+    "where v.id = i.id offset 0) as r order by i.n"
 CALL(CALL_RUNS_TABLE, "runs_table",
      "select r.id::text, r.status, r.job, r.queue, r.attempt || '/' || r.max_attempts, "
      "to_char(r.created_at, 'YYYY-MM-DD HH24:MI:SS'), coalesce(r.error ->> 'message', "
@@ -158,30 +158,12 @@ const struct db_call CALL_QUEUES_TABLE = {
            "coalesce(date_trunc('second', oldest_age)::text, ''), coalesce(dead_letter_queue, '') "
            "from durable.queues order by name"
 };
-const struct db_call CALL_QUEUES_JSON = {
-    .name = "queues_json",
-    .sql =
-        "select jsonb_build_object('queues', coalesce(jsonb_agg(jsonb_build_object('name', name, "
-        "'depth', depth, 'running', running, 'paused', paused, 'oldestAgeMs', "
-        "round(extract(epoch from oldest_age) * 1000), 'deadLetterQueue', dead_letter_queue, "
-        "'maxAttempts', max_attempts, 'backoff', backoff) order by name), '[]'))::text "
-        "from durable.queues"
-};
 const struct db_call CALL_WORKERS_TABLE = {
     .name = "workers_table",
     .sql = "select id::text, name, coalesce(pid::text, ''), status, in_hand || '/' || slots, "
-           "array_to_string(jobs, ','), date_trunc('second', clock_timestamp() - started_at)::text "
+           "array_to_string(jobs || endpoint_jobs, ','), date_trunc('second', clock_timestamp() - "
+           "started_at)::text "
            "from durable.workers order by started_at"
-};
-const struct db_call CALL_WORKERS_JSON = {
-    .name = "workers_json",
-    .sql =
-        "select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', id, "
-        "'name', "
-        "name, 'pid', pid, 'version', version, 'status', status, 'jobs', jobs, 'queues', queues, "
-        "'slots', slots, 'inHand', in_hand, 'startedAt', durable_internal.json_time(started_at), "
-        "'beatAt', durable_internal.json_time(beat_at)) order by started_at), '[]'))::text "
-        "from durable.workers"
 };
 CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
 CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);

@@ -202,10 +202,11 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_OPENSOCKETDATA, call);
     SET(CURLOPT_WRITEFUNCTION, take_body);
     SET(CURLOPT_WRITEDATA, call);
-    if (strcmp(request->method, "POST") == 0) {
+    if (strcmp(request->method, "GET") != 0) {
         SET(CURLOPT_POST, 1L);
-        SET(CURLOPT_POSTFIELDS, call->body);
+        SET(CURLOPT_POSTFIELDS, call->body == NULL ? "" : call->body);
         SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_length);
+        SET(CURLOPT_CUSTOMREQUEST, request->method);
     }
     SET(CURLOPT_HTTPHEADER, call->headers);
 #undef SET

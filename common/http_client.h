@@ -17,7 +17,7 @@ struct http_client;
 struct http_call;
 
 struct http_request_out {
-    const char *method; /* "GET" or "POST" */
+    const char *method; /* "GET"; any other may have a body */
     const char *url;
     const char *headers[HTTP_HEADERS_MAX]; /* "name: value" */
     int header_count;

@@ -235,7 +235,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_fail(dj_run *run, const char *format, .
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_fail_permanently(dj_run *run, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/** As dj_run_fail, and it is tried again after `delay` ("30s"), if an attempt is left. */
+/** As dj_run_fail, and it is tried again after `delay` ("30s"), if an attempt (of a step with a
+ * policy of its own: a try) is left. It spends one. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_retry_after(dj_run *run, const char *delay,
                                                      const char *format, ...)
     __attribute__((format(printf, 3, 4)));

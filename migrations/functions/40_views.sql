@@ -21,44 +21,78 @@ select t.run_id, t.kind, t.attempt, t.fence, t.worker_id, t.started_at, t.attemp
   from durable_internal.timer t
  where t.kind not in ('wait_timeout', 'run_timeout');
 
--- What a run that has not ended waits for, as the claim sees it. Called by the views and durable.why.
+-- A time as RFC 3339 in UTC, with milliseconds.
+create or replace function durable_internal.json_time(at timestamptz)
+returns text
+language plpgsql immutable
+as $$
+begin
+    return to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+end
+$$;
+
+-- What a run that has not ended waits for, as the claim sees it. Null: for nothing; it is running, or queued and a worker takes it
+-- in its turn. Called by the views and durable.why.
 create or replace function durable_internal.waiting_for(p durable_internal.place, l durable_internal.lane)
 returns jsonb
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
 as $$
-    select jsonb_strip_nulls(case p.place
-        when 'ready' then
-            case when exists (select from durable_internal.queue q where q.namespace_id = l.namespace_id
-                                 and q.name = l.queue and q.paused)
-                 then jsonb_build_object('kind', 'paused', 'queue', l.queue)
-                 when exists (select from durable_internal.endpoint_job j
-                               join durable_internal.endpoint e on e.namespace_id = j.namespace_id and e.name = j.endpoint
-                              where j.namespace_id = l.namespace_id and j.job = l.job
-                                and (e.paused or e.rest_until > clock_timestamp()))
-                 then (select jsonb_build_object('kind', 'endpoint', 'endpoint', e.name, 'paused', e.paused, 'until',
-                                                 e.rest_until, 'reason', e.last_error)
-                         from durable_internal.endpoint_job j
-                         join durable_internal.endpoint e on e.namespace_id = j.namespace_id and e.name = j.endpoint
-                        where j.namespace_id = l.namespace_id and j.job = l.job)
-                 else jsonb_build_object('kind', 'worker', 'job', l.job, 'queue', l.queue, 'served',
-                          exists (select from durable_internal.worker w
-                                   where w.alive and not w.draining and w.namespace_id = l.namespace_id
-                                     and l.job = any (w.jobs || w.endpoint_jobs)
-                                     and (w.queues is null or l.queue = any (w.queues)))) end
+#variable_conflict use_column
+declare
+    since text := durable_internal.json_time(p.since);
+    until text := durable_internal.json_time(p.due_at);
+    shown jsonb;
+begin
+    if p.place = 'ready' then
+        return durable_internal.waiting_for_worker(l);
+    end if;
+    shown := case p.place
         when 'wait' then case when p.name = '$child' then
-                             jsonb_build_object('kind', 'child', 'runId', p.correlation_key, 'step', p.step, 'since', p.since)
+                             jsonb_build_object('kind', 'child', 'runId', p.correlation_key, 'step', p.step, 'since', since)
                          when p.name = '$sleep' then
-                             jsonb_build_object('kind', 'sleep', 'step', p.step, 'since', p.since, 'until', p.due_at)
+                             jsonb_build_object('kind', 'sleep', 'step', p.step, 'since', since, 'until', until)
                          else jsonb_build_object('kind', 'event', 'event', p.name, 'correlationKey',
-                             p.correlation_key, 'step', p.step, 'since', p.since, 'until', p.due_at) end
-        when 'start' then jsonb_build_object('kind', 'time', 'until', p.due_at)
-        when 'retry' then jsonb_build_object('kind', 'retry', 'until', p.due_at)
-        when 'step_retry' then jsonb_build_object('kind', 'retry', 'step', p.step, 'until', p.due_at)
-        when 'sleep' then jsonb_build_object('kind', 'sleep', 'step', p.step, 'since', p.since,
-                                             'until', p.due_at)
+                             p.correlation_key, 'step', p.step, 'since', since, 'until', until) end
+        when 'start' then jsonb_build_object('kind', 'time', 'until', until)
+        when 'retry' then jsonb_build_object('kind', 'retry', 'until', until)
+        when 'step_retry' then jsonb_build_object('kind', 'retry', 'step', p.step, 'until', until)
+        when 'sleep' then jsonb_build_object('kind', 'sleep', 'step', p.step, 'since', since, 'until', until)
         when 'version' then jsonb_build_object('kind', 'version', 'step', p.detail ->> 'step', 'expected',
                                 p.detail ->> 'expected', 'found', p.detail ->> 'found')
-        end);
+        end;
+    return jsonb_strip_nulls(shown);
+end
+$$;
+
+-- The part of waiting_for for a run that is ready.
+create or replace function durable_internal.waiting_for_worker(l durable_internal.lane)
+returns jsonb
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+    e durable_internal.endpoint;
+begin
+    perform from durable_internal.queue q where q.namespace_id = l.namespace_id and q.name = l.queue and q.paused;
+    if found then
+        return jsonb_build_object('kind', 'paused', 'queue', l.queue);
+    end if;
+    select e.* into e
+      from durable_internal.endpoint_job j
+      join durable_internal.endpoint e on e.namespace_id = j.namespace_id and e.name = j.endpoint
+     where j.namespace_id = l.namespace_id and j.job = l.job and (e.paused or e.rest_until > clock_timestamp());
+    if found then
+        return jsonb_strip_nulls(jsonb_build_object('kind', 'endpoint', 'endpoint', e.name, 'paused', e.paused, 'until',
+                                                    durable_internal.json_time(e.rest_until), 'reason', e.last_error));
+    end if;
+    perform from durable_internal.worker w
+      where w.alive and not w.draining and w.namespace_id = l.namespace_id and l.job = any (w.jobs || w.endpoint_jobs)
+        and (w.queues is null or l.queue = any (w.queues));
+    if found then
+        return null;
+    end if;
+    return jsonb_build_object('kind', 'worker', 'job', l.job, 'queue', l.queue);
+end
 $$;
 
 create or replace function durable_internal.run_status(ended text, place text)
@@ -165,7 +199,7 @@ create or replace view durable.workers with (security_barrier) as
 select w.id, w.name, w.pid, w.version,
        case when not w.alive then 'gone' when w.beat_at < clock_timestamp() - w.ttl then 'silent'
             when w.draining then 'draining' else 'alive' end as status,
-       w.jobs, w.queues, w.slots, w.in_hand, w.ttl, w.started_at, w.beat_at, w.ended_at
+       w.jobs, w.queues, w.slots, w.in_hand, w.ttl, w.started_at, w.beat_at, w.ended_at, w.endpoint_jobs
   from durable_internal.worker w
  where w.namespace_id = (select durable_internal.session_namespace());
 
@@ -173,52 +207,52 @@ select w.id, w.name, w.pid, w.version,
 create or replace function durable.why(run_id uuid)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
     r record;
+    w jsonb;
+    until text;
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), why.run_id);
     select v.*, p.place, p.since into r
       from durable.runs v
       left join durable_internal.place p on p.run_id = v.id
      where v.id = why.run_id;
+    w := coalesce(r.waiting_for, '{}');
+    until := w ->> 'until';
     return case
         when r.status in ('completed', 'cancelled') then
-            format('the run is %s since %s', r.status, r.finished_at)
+            format('the run is %s since %s', r.status, durable_internal.json_time(r.finished_at))
         when r.status = 'failed' then
-            format('the run failed at %s: %s; durable.retry() lets it go on', r.finished_at,
+            format('the run failed at %s: %s; durable.retry() lets it go on', durable_internal.json_time(r.finished_at),
                    r.error ->> 'message')
         when r.place = 'lease' then
-            format('worker %s has run it since %s', r.worker_id, r.since)
-        when r.waiting_for ->> 'kind' = 'paused' then
+            format('worker %s has run it since %s', r.worker_id, durable_internal.json_time(r.since))
+        when w ->> 'kind' = 'paused' then
             format('queue %s is paused; durable.resume_queue() lets it go on', r.queue)
-        when r.waiting_for ->> 'kind' = 'endpoint' and (r.waiting_for ->> 'paused')::boolean then
-            format('endpoint %s is paused', r.waiting_for ->> 'endpoint')
-        when r.waiting_for ->> 'kind' = 'endpoint' then
-            format('endpoint %s does not answer (%s); it is tried again at %s', r.waiting_for ->> 'endpoint',
-                   r.waiting_for ->> 'reason', r.waiting_for ->> 'until')
-        when r.waiting_for ->> 'kind' = 'child' then
-            format('it waits for its child, run %s, to end', r.waiting_for ->> 'runId')
-        when r.place = 'ready' and not (r.waiting_for ->> 'served')::boolean then
+        when w ->> 'kind' = 'endpoint' and (w ->> 'paused')::boolean then
+            format('endpoint %s is paused', w ->> 'endpoint')
+        when w ->> 'kind' = 'endpoint' then
+            format('endpoint %s does not answer (%s); it is tried again at %s', w ->> 'endpoint', w ->> 'reason', until)
+        when w ->> 'kind' = 'child' then
+            format('it waits for its child, run %s, to end', w ->> 'runId')
+        when w ->> 'kind' = 'worker' then
             format('no worker that is alive serves job %s in queue %s', r.job, r.queue)
         when r.place = 'ready' then
-            format('it is its turn as soon as a worker of job %s has a free slot', r.job)
-        when r.place = 'start' then format('it is scheduled for %s', r.scheduled_at)
-        when r.place = 'retry' then format('attempt %s failed; the next begins at %s', r.attempt,
-                                           r.next_attempt_at)
-        when r.place = 'step_retry' then format('step %s failed; it is tried again at %s',
-                                                r.waiting_for ->> 'step', r.next_attempt_at)
+            format('queued: it is its turn as soon as a worker of job %s has a free slot', r.job)
+        when r.place = 'start' then format('it is scheduled for %s', durable_internal.json_time(r.scheduled_at))
+        when r.place = 'retry' then format('attempt %s failed; the next begins at %s', r.attempt, until)
+        when r.place = 'step_retry' then format('step %s failed; it is tried again at %s', w ->> 'step', until)
         when r.place = 'wait' then
-            format('it waits for event %s%s%s', r.waiting_for ->> 'event',
-                   coalesce(' with key ' || (r.waiting_for ->> 'correlationKey'), ' without a key'),
-                   coalesce(', until ' || (r.waiting_for ->> 'until'), ', without end'))
-        when r.place = 'sleep' then format('it sleeps until %s', r.waiting_for ->> 'until')
+            format('it waits for event %s%s%s', w ->> 'event',
+                   coalesce(' with key ' || (w ->> 'correlationKey'), ' without a key'),
+                   coalesce(', until ' || until, ', without end'))
+        when r.place = 'sleep' then format('it sleeps until %s', until)
         when r.place = 'version' then
             format('it remembers step %s where this version of the handler asks for %s; a worker with '
-                   'another version, or durable.retry(), lets it go on',
-                   r.waiting_for ->> 'expected', r.waiting_for ->> 'found')
+                   'another version, or durable.retry(), lets it go on', w ->> 'expected', w ->> 'found')
         else 'it is just moving; look again' end;
 end
 $$;

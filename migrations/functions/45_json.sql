@@ -1,15 +1,5 @@
 -- Runs, queues and workers as JSON, in the shape that the command line and the HTTP API show.
 
--- A time as RFC 3339 in UTC, with milliseconds.
-create or replace function durable_internal.json_time(at timestamptz)
-returns text
-language plpgsql immutable
-as $$
-begin
-    return to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
-end
-$$;
-
 create or replace function durable_internal.run_json(r durable.runs)
 returns jsonb
 language sql stable

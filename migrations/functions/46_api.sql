@@ -225,47 +225,6 @@ begin
 end
 $$;
 
--- The ids of runs, newest first: up to `most` of those that all filters let through and that are older than `before`.
---
--- By the index of ids, and only then where each run is: joined with all places the view would be read whole for each
--- page. Called by runs_page and bulk.
-create or replace function durable_internal.run_ids(status text, job text, queue text, dead_letter_queue text, tags jsonb,
-    since timestamptz, until timestamptz, before uuid, most int)
-returns uuid[]
-language plpgsql stable
-as $$
-#variable_conflict use_column
-declare
-    namespace int := durable_internal.session_namespace();
-    ids uuid[] := '{}';
-    item record;
-    ended boolean := status in ('completed', 'failed', 'cancelled');
-    high uuid := least(run_ids.before, durable_internal.uuid_v7_floor(run_ids.until),
-                       'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    low uuid := coalesce(durable_internal.uuid_v7_floor(run_ids.since), '00000000-0000-0000-0000-000000000000');
-begin
-    for item in
-        select r.id
-          from durable_internal.run r
-          join durable_internal.lane l on l.id = r.lane_id
-         where r.id >= low and r.id < high and r.namespace_id = namespace
-           and (run_ids.status is null or (ended and r.status = run_ids.status) or (not ended and r.status is null))
-           and (run_ids.job is null or l.job = run_ids.job)
-           and (run_ids.queue is null or l.queue = run_ids.queue)
-           and (run_ids.dead_letter_queue is null or r.dead_letter_queue = run_ids.dead_letter_queue)
-           and (run_ids.tags is null or r.tags @> run_ids.tags)
-         order by r.id desc
-    loop
-        continue when not ended and not exists (
-            select from durable_internal.place p
-             where p.run_id = item.id and durable_internal.run_status(null, p.place) = run_ids.status);
-        ids := ids || item.id;
-        exit when cardinality(ids) >= run_ids.most;
-    end loop;
-    return ids;
-end
-$$;
-
 -- A page of runs, newest first. It is cut short where its values get large.
 create or replace function durable_internal.runs_page(status text, job text, queue text, dead_letter_queue text,
     tags jsonb, since timestamptz, until timestamptz, before uuid, most int, payloads boolean)
@@ -338,7 +297,7 @@ begin
     return durable_internal.list_text('steps', array(
         select durable_internal.shown(jsonb_build_object('position', s.position, 'name', s.name, 'kind', s.kind,
                    'status', s.status, 'result', s.result, 'error', s.error, 'attempt', s.attempt, 'workerId',
-                   s.worker_id, 'startedAt', durable_internal.json_time(s.started_at), 'committedAt',
+                   s.worker_id, 'fence', s.fence, 'startedAt', durable_internal.json_time(s.started_at), 'committedAt',
                    durable_internal.json_time(s.committed_at)), steps_page.payloads)::text
           from durable.steps s
          where s.run_id = steps_page.run_id
@@ -356,7 +315,7 @@ as $$
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), attempts_page.run_id);
     return durable_internal.list_text('attempts', array(
-        select jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'startedAt',
+        select jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'fence', a.fence, 'startedAt',
                    durable_internal.json_time(a.started_at), 'endedAt', durable_internal.json_time(a.ended_at),
                    'outcome', a.outcome, 'error', a.error)::text
           from durable.attempts a
@@ -408,7 +367,7 @@ begin
                t.kind in ('completed', 'failed', 'cancelled')
           from durable.timeline(run_ids[i]) as t
          where extract(epoch from t.at) * 1000000 > afters[i]
-           and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused'));
+           and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'));
     end loop;
 end
 $$;
@@ -574,8 +533,8 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (select jsonb_build_object('workers', coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'name', w.name,
-                'pid', w.pid, 'version', w.version, 'status', w.status, 'jobs', w.jobs, 'queues', w.queues, 'slots',
-                w.slots, 'inHand', w.in_hand, 'startedAt', durable_internal.json_time(w.started_at), 'beatAt',
+                'pid', w.pid, 'version', w.version, 'status', w.status, 'jobs', w.jobs, 'endpointJobs', w.endpoint_jobs, 'queues',
+                w.queues, 'slots', w.slots, 'inHand', w.in_hand, 'startedAt', durable_internal.json_time(w.started_at), 'beatAt',
                 durable_internal.json_time(w.beat_at), 'endedAt', durable_internal.json_time(w.ended_at))
                 order by w.started_at), '[]'), 'nextCursor', null)::text
               from durable.workers w);

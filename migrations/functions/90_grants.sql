@@ -23,7 +23,9 @@ grant execute on function durable_internal.session_namespace(),
     durable_internal.fail(text, text, text), durable_internal.fail_not_available(text),
     durable_internal.run_status(text, text), durable_internal.attempt_outcome(text, jsonb),
     durable_internal.waiting_for(durable_internal.place, durable_internal.lane),
-    durable_internal.json_time(timestamptz), durable_internal.run_json(durable.runs)
+    durable_internal.json_time(timestamptz), durable_internal.run_json(durable.runs),
+    durable_internal.run_ids(text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int),
+    durable_internal.queues_text(), durable_internal.workers_text(), durable_internal.endpoints_text()
     to durable_client, durable_read, durable_api;
 
 grant execute on function

@@ -6,16 +6,10 @@
 #include "common/auto.h"
 #include "common/check.h"
 #include "common/db_rows.h"
+#include "common/endpoint_look.h"
 #include "common/http_client.h"
-#include "common/webhook.h"
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-#define LOOK_MS 10000
-#define LOOK_BYTES_MAX (1024 * 1024)
-#define SECRETS_BYTES_MAX 8192
 
 /* A request on its way through the database, to the endpoint and back. */
 struct looking {
@@ -95,92 +89,33 @@ static void on_synced(void *context, const struct work_end *end) {
     }
 }
 
-/* {"protocol": 1, "version": …, "jobs": […]} */
-static dj_status read_jobs(struct looking *looking, const struct buf *answer) {
-    AUTO(json) json_object *said = NULL;
+/* What was found goes to the database. */
+static dj_status keep(struct looking *looking, const struct http_answer *answer) {
+    AUTO(buf) struct buf version;
     AUTO(buf) struct buf jobs;
-    const char *version = NULL;
-    json_object *list = NULL;
-    int64_t protocol = 0;
+    buf_init(&version, LOOK_BYTES_MAX);
     buf_init(&jobs, LOOK_BYTES_MAX);
-    DJ_TRY(json_parse("the endpoint's answer", answer->data == NULL ? "" : answer->data,
-                      answer->length, LOOK_BYTES_MAX, &said));
-    DJ_TRY(json_get_int(said, "protocol", 1, 1, &protocol));
-    DJ_TRY(json_get_string(said, "version", &version));
-    DJ_TRY(json_require(said, "jobs"));
-    DJ_TRY(json_get_array(said, "jobs", &list));
-    DJ_TRY(json_print("jobs", list, LOOK_BYTES_MAX, &jobs));
+    DJ_TRY(endpoint_look_read(answer, &version, &jobs));
     struct work *work = work_new(&CALL_ENDPOINT_SYNCED, looking->request->namespace_id);
     params_add_text(work_params(work), looking->request->args[0]);
-    params_add_text(work_params(work), version);
+    params_add_text(work_params(work), version.data);
     params_add_jsonb(work_params(work), jobs.data);
     database_send(looking->api->database, work, on_synced, looking);
     return DJ_OK;
 }
 
 static void on_looked(void *context, struct http_answer *answer) {
-    struct looking *looking = context;
-    char reason[128];
-    if (answer->outcome != HTTP_ANSWERED) {
-        look_failed(looking, answer->reason);
-    } else if (answer->status != 200) {
-        (void)snprintf(reason, sizeof reason,
-                       "the endpoint answered %d when it was asked for its jobs", answer->status);
-        look_failed(looking, reason);
-    } else if (read_jobs(looking, &answer->body) != DJ_OK) {
-        look_failed(looking, dj_error_message());
+    if (keep(context, answer) != DJ_OK) {
+        look_failed(context, dj_error_message());
     }
-}
-
-static dj_status sign(const PGresult *rows, const char *id, int64_t now, struct buf *header) {
-    struct db_text_array secrets;
-    AUTO(buf) struct buf signatures;
-    buf_init(&signatures, SECRETS_BYTES_MAX);
-    DJ_TRY(rows_text_array(rows, 0, 1, &secrets));
-    while (secrets.count > 0) {
-        const char *text;
-        size_t length;
-        DJ_TRY(db_text_array_next(&secrets, &text, &length));
-        AUTO(free) char *secret = strndup(text, length);
-        check(secret != NULL);
-        DJ_TRY(webhook_sign(secret, id, now, "", 0, &signatures));
-    }
-    return buf_addf(header, "webhook-signature: %s",
-                    signatures.data == NULL ? "" : signatures.data);
-}
-
-static dj_status look(struct looking *looking, const PGresult *rows) {
-    const char *text;
-    size_t length;
-    bool allow_private;
-    char id[64], id_header[96], time_header[64];
-    AUTO(buf) struct buf signature;
-    int64_t now = (int64_t)time(NULL);
-    buf_init(&signature, SECRETS_BYTES_MAX + 64);
-    (void)snprintf(id, sizeof id, "msg_look_%lld_%ld", (long long)now, random());
-    DJ_TRY(sign(rows, id, now, &signature));
-    DJ_TRY(rows_text(rows, 0, 0, &text, &length));
-    DJ_TRY(rows_bool(rows, 0, 2, &allow_private));
-    (void)snprintf(id_header, sizeof id_header, "webhook-id: %s", id);
-    (void)snprintf(time_header, sizeof time_header, "webhook-timestamp: %lld", (long long)now);
-    struct http_request_out request = {
-        .method = "GET",
-        .url = text,
-        .headers = { "accept: application/json", id_header, time_header, signature.data },
-        .header_count = 4,
-        .timeout_ms = LOOK_MS,
-        .answer_bytes_max = LOOK_BYTES_MAX,
-        .allow_private = allow_private,
-    };
-    return http_client_send(looking->api->http_client, &request, on_looked, looking,
-                            &looking->call);
 }
 
 static void on_target(void *context, const struct work_end *end) {
     struct looking *looking = context;
     if (end->status != DJ_OK) {
         looking_fail(looking, end->status, end->message);
-    } else if (look(looking, end->rows) != DJ_OK) {
+    } else if (endpoint_look(looking->api->http_client, end->rows, on_looked, looking,
+                             &looking->call) != DJ_OK) {
         look_failed(looking, dj_error_message());
     }
 }

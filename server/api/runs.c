@@ -219,9 +219,11 @@ static dj_status run_print(struct buf *out, const struct starting *starting,
         DJ_TRY(buf_addf(out, "{\"kind\":\"time\",\"until\":\"%s\"}", at));
     } else if (paused) {
         DJ_TRY(buf_addf(out, "{\"kind\":\"paused\",\"queue\":\"%s\"}", start->queue));
+    } else if (!served) {
+        DJ_TRY(buf_addf(out, "{\"kind\":\"worker\",\"job\":\"%s\",\"queue\":\"%s\"}", start->job,
+                        start->queue));
     } else {
-        DJ_TRY(buf_addf(out, "{\"kind\":\"worker\",\"job\":\"%s\",\"queue\":\"%s\",\"served\":%s}",
-                        start->job, start->queue, served ? "true" : "false"));
+        DJ_TRY(buf_add_text(out, "null"));
     }
     return buf_add_text(out,
                         ",\"deadLetterQueue\":null,\"deadLetteredAt\":null,\"parentRunId\":null}");

@@ -212,9 +212,9 @@ static void a_key_is_made_rotated_and_revoked(void **state) {
 }
 
 static void every_command_has_help(void **state) {
-    static const char *const commands[] = { "dev",  "migrate", "start",      "event",  "run",
-                                            "runs", "cancel",  "retry",      "queues", "workers",
-                                            "keys", "state",   "conformance" };
+    static const char *const commands[] = { "dev",  "migrate", "start",     "event",      "run",
+                                            "runs", "cancel",  "retry",     "queues",     "workers",
+                                            "keys", "state",   "endpoints", "conformance" };
     (void)state;
     DURABLE_OK("--help");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -313,6 +313,37 @@ static void what_is_wrong_is_named_and_changes_nothing(void **state) {
     assert_non_null(strstr(said.err, "DURABLE_DATABASE_URL"));
 }
 
+/* Each command that needs a database says which setting names one, and how one is set up. */
+static void without_a_good_database_it_says_what_to_do(void **state) {
+    static const char *const commands[] = { "start a",
+                                            "event a",
+                                            "runs",
+                                            "queues",
+                                            "workers",
+                                            "endpoints",
+                                            "keys",
+                                            "state get a",
+                                            "keys list",
+                                            "run 01900000-0000-7000-8000-000000000000",
+                                            "cancel 01900000-0000-7000-8000-000000000000",
+                                            "retry 01900000-0000-7000-8000-000000000000" };
+    char bare[256];
+    (void)state;
+    sql(conn, "create database bare template template0");
+    (void)snprintf(bare, sizeof bare, "%s", url);
+    (void)snprintf(strrchr(bare, '/'), 8, "/bare");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        durable(&said, bare, "%s", commands[i]);
+        assert_int_not_equal(said.status, 0);
+        assert_non_null(strstr(said.err, "`durable migrate`"));
+        durable(&said, "postgresql://nobody@127.0.0.1:1/none", "%s", commands[i]);
+        assert_int_equal(said.status, 8);
+        assert_non_null(strstr(said.err, "DURABLE_DATABASE_URL"));
+        assert_ptr_equal(strchr(said.err, '\n'), strrchr(said.err, '\n')); /* one line */
+    }
+    sql(conn, "drop database bare");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_start_prints_the_runs_id_and_its_key_finds_it_again),
@@ -324,6 +355,7 @@ int main(void) {
         cmocka_unit_test(a_key_is_made_rotated_and_revoked),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(what_is_wrong_is_named_and_changes_nothing),
+        cmocka_unit_test(without_a_good_database_it_says_what_to_do),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

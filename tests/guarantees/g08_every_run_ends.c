@@ -258,11 +258,49 @@ static void a_run_of_a_job_nobody_serves_says_so(void **state) {
     assert_string_equal(
         sql_text(
             conn,
-            "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'served') "
+            "select status || ' ' || (waiting_for ->> 'kind') || ' ' || (waiting_for ->> 'job') "
             "from durable.runs where id = '%s'",
             id),
-        "queued worker false");
+        "queued worker unknown-job");
     assert_non_null(strstr(sql_text(conn, "select durable.why('%s')", id), "no worker"));
+}
+
+/* A delay that the handler asks for says when, and not how often: of two attempts the second is the
+ * last. */
+static void a_delay_spends_an_attempt(void **state) {
+    (void)state;
+    const char *by_hand = worker_new(conn, "delayed");
+    char id[64];
+    (void)snprintf(id, sizeof id, "%s",
+                   sql_text(conn, "select durable.start('delayed', max_attempts => 2)"));
+    for (int attempt = 1; attempt <= 2; attempt++) {
+        sql(conn, "drop table if exists delayed");
+        sql(conn,
+            "create table delayed as select run_id, fence from "
+            "durable_internal.claim('%s', 1, 1000000)",
+            by_hand);
+        sql(conn,
+            "select durable_internal.commit('%s', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', "
+            "'{}', '{}', '{}', '{}', array(select run_id from delayed), array(select fence from "
+            "delayed), array['fail'], array['{\"error\": {\"name\": \"RetryAfterError\", "
+            "\"message\": \"busy\"}, \"retryAfterMs\": 3600000}']::jsonb[], '{}', '{}', '{}', "
+            "'{}', '{}')",
+            by_hand);
+        if (attempt == 1) {
+            assert_string_equal(sql_text(conn,
+                                         "select format('%%s %%s of %%s %%s', status, attempt, "
+                                         "max_attempts, next_attempt_at > now() + interval '59 "
+                                         "minutes') from durable.runs where id = '%s'",
+                                         id),
+                                "retrying 1 of 2 t");
+            sql(conn, "select durable.reschedule('%s', now())", id);
+            sql(conn, "select durable_internal.promote_due(100, 0)");
+        }
+    }
+    assert_string_equal(
+        sql_text(conn, "select status || ' ' || attempt from durable.runs where id = '%s'", id),
+        "failed 2");
+    sql(conn, "select durable_internal.worker_leave('%s')", by_hand);
 }
 
 int main(void) {
@@ -287,6 +325,7 @@ int main(void) {
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),
+        cmocka_unit_test(a_delay_spends_an_attempt),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -147,6 +147,16 @@ static void walk(PGconn *program, PGconn *user) {
     sql(user, "select durable.cancel(run_id) from c where n = 2");
     sql(user, "select durable.retry(run_id) from c where n = 2");
     sql(user, "select durable.timeline(run_id), durable.why(run_id) from c where n = 1");
+    sql(program,
+        "select durable_internal.runs_page(status, job, null, null, null, null, null, null, 2, "
+        "true) "
+        "from unnest(array[null, 'scheduled', 'queued', 'running', 'waiting', 'retrying', "
+        "'completed', 'failed', 'cancelled']) as status, unnest(array[null, 'by-hand']) as job");
+    sql(program,
+        "select durable_internal.runs_page(status, null, null, dead, tags::jsonb, null, null, "
+        "null, "
+        "2, true) from unnest(array[null, 'queued', 'failed']) as status, unnest(array[null, 'd']) "
+        "as dead, unnest(array[null, '{\"a\": \"b\"}']) as tags");
     sql(user, "select durable.state_set('walk', '1')");
     sql(user,
         "select durable.state_set('walk', '1', if_version => (durable.state_get('walk')).version)");
