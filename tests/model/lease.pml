@@ -353,8 +353,10 @@ end:
 #endif
 #ifdef NORECONCILE
 #define MAY_CLAIM(p) true
+#define RECONCILES(p) false
 #else
 #define MAY_CLAIM(p) !unsure[p]
+#define RECONCILES(p) unsure[p]
 #endif
 
 inline ask(p, what) {
@@ -381,7 +383,7 @@ end:
             deaths--; frozen[p] = true; silent[id[p]] = true; gone[line[p]] = task[line[p]] != nothing
         };
         break
-    :: d_step { CAN_ASK(p) && unsure[p] -> ask(p, reconcile) } /* reconcile_send */
+    :: d_step { CAN_ASK(p) && RECONCILES(p) -> ask(p, reconcile) } /* reconcile_send */
     :: d_step { CAN_ASK(p) && MAY_CLAIM(p) && ready.is && ready.by == 0 && HAS_ROOM(p) -> ask(p, claim) }
     :: d_step { CAN_ASK(p) && held[2 * p] && !stage[2 * p] -> ask_commit(p, 2 * p, step_turn) }
     :: d_step { CAN_ASK(p) && held[2 * p] && !stage[2 * p] && p == 0 -> ask_commit(p, 2 * p, step_tx) }
@@ -540,5 +542,3 @@ init {
         fi
     }
 }
-
-ltl every_run_ends { <> ended.is }
