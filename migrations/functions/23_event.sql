@@ -187,9 +187,14 @@ begin
                 select o.wait_id
                   from unnest(inbox) as i
                   join durable_internal.event e on e.seq = i.event_seq
-                 cross join lateral (select o.wait_id from durable_internal.wait_other o
+                 cross join lateral (select o.wait_id
+                                       from durable_internal.wait_other o
+                                       join durable_internal.wait w on w.wait_id = o.wait_id
                                       where o.namespace_id = e.namespace_id and o.event = e.name
                                         and o.correlation_key = e.correlation_key
+                                        and (w.run_seq < e.seq or not e.received)
+                                        and not exists (select from durable_internal.delivery d
+                                                         where d.event_seq = e.seq and d.run_id = w.run_id)
                                       order by o.wait_id limit match_events.most) as o) as c
           join durable_internal.wait w on w.wait_id = c.wait_id
          order by w.wait_id
@@ -243,15 +248,18 @@ begin
     if cardinality(runs) > 0 then
         delete from durable_internal.timer t where t.run_id = any (runs) and t.kind = 'wait_timeout';
     end if;
-    if met > 0 and looked >= match_events.most then
-        -- An event that met as many waits as we look at may have more.
+    if looked >= match_events.most then
+        -- An event that had as many waits as we look at may have more, whatever became of these.
         insert into durable_internal.event_inbox (seq, event_seq)
         select i.seq, i.event_seq
           from unnest(inbox) as i
           join durable_internal.event e on e.seq = i.event_seq
          where exists (select from durable_internal.wait w
                         where w.namespace_id = e.namespace_id and w.event = e.name
-                          and w.correlation_key = e.correlation_key);
+                          and w.correlation_key = e.correlation_key)
+            or exists (select from durable_internal.wait_other o
+                        where o.namespace_id = e.namespace_id and o.event = e.name
+                          and o.correlation_key = e.correlation_key);
     end if;
     if met > 0 then
         perform durable_internal.wake_workers();

@@ -215,6 +215,41 @@ static void a_held_wait_delays_nobody_else(void **state) {
     PQfinish(holder);
 }
 
+/* A matcher looks at so many waits at a time; here at two. */
+static void an_event_of_a_wait_any_reaches_more_runs_than_a_matcher_looks_at(void **state) {
+    (void)state;
+    sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[5]))");
+    claim(conn, 5);
+    sql(conn, BEGIN_WAITS("'many', 'others', '[{\"event\": \"stop\", \"key\": \"many\"}]'::jsonb"),
+        worker);
+    match_all();
+    sql(conn, "select durable.send_event('stop', '{}', 'many')");
+    while (sql_int(conn, "select durable_internal.match_events(2)") > 0) {
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.event_inbox"), 0);
+}
+
+static void held_waits_that_fill_a_look_cost_the_others_no_event(void **state) {
+    PGconn *holder = connect_to(url);
+    (void)state;
+    sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[3]))");
+    claim(conn, 3);
+    sql(conn, BEGIN_WAITS("'full'"), worker);
+    match_all();
+    sql(holder, "begin");
+    sql(holder, "select durable.cancel(run_id) from (select run_id from durable_internal.wait "
+                "order by wait_id limit 2) as w");
+    sql(conn, "select durable.send_event('go', '{}', 'full')");
+    assert_int_equal(sql_int(conn, "select durable_internal.match_events(2)"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait"), 3);
+    sql(holder, "commit");
+    match_all();
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait"), 0);
+    PQfinish(holder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_event_before_the_wait_is_taken_by_runs_that_existed),
@@ -223,6 +258,8 @@ int main(void) {
         cmocka_unit_test(ten_thousand_events_that_race_their_waits_all_meet),
         cmocka_unit_test(a_repeated_event_is_one_and_a_changed_one_a_conflict),
         cmocka_unit_test(a_held_wait_delays_nobody_else),
+        cmocka_unit_test(an_event_of_a_wait_any_reaches_more_runs_than_a_matcher_looks_at),
+        cmocka_unit_test(held_waits_that_fill_a_look_cost_the_others_no_event),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
