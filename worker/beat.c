@@ -46,6 +46,10 @@ static void answer_asking(dj_worker *worker) {
 static dj_status read_lost(dj_worker *worker, const PGresult *rows) {
     for (int row = 0; row < PQntuples(rows); row++) {
         dj_run *run;
+        if (rows_is_null(rows, row, 0)) {
+            worker->reconcile_at_beat = true;
+            continue;
+        }
         DJ_TRY(worker_find(worker, rows, row, &run));
         if (run != NULL) {
             log_info("run.lost", "run", run->id_text);
@@ -106,6 +110,11 @@ void on_beat_timer(evutil_socket_t fd, short what, void *context) {
         worker->beating = false;
         control_connect(worker);
         return;
+    }
+    if (worker->reconcile_at_beat) {
+        worker->reconcile = true;
+        worker->reconcile_at_beat = false;
+        turns_start(worker);
     }
     beat_send(worker);
 }

@@ -11,6 +11,8 @@
 #include <stdatomic.h>
 
 #define LINES_MAX 8
+#define GONE_PIDS_MAX 64 /* that a reconcile ends; of older ones the network has told the server   \
+                          */
 #define SLOTS_MAX 4096
 #define TURN_OPS_MAX 1024  /* one turn can carry what a few hundred slots came to */
 #define CLAIM_RUNS_MAX 512 /* beyond that a larger batch is no faster */
@@ -75,8 +77,9 @@ struct dj_worker {
     bool asked_again;  /* the ask after a short answer was made */
     uint32_t hints; /* how many hints have come: one that came after an ask outlives its answer */
     bool reconcile; /* a connection was lost, and with it perhaps a claim's answer, or a claim */
+    bool reconcile_at_beat; /* a lease that is nobody's was held by somebody just then */
     bool reconciling;
-    int gone_pids[LINES_MAX];
+    int gone_pids[GONE_PIDS_MAX];
     int gone_pid_count;
 
     struct list hand; /* every run in hand */

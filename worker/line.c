@@ -174,7 +174,7 @@ static void on_control_retry(evutil_socket_t fd, short what, void *context) {
 
 static void on_line_broken(struct db_pipeline *pipeline) {
     struct worker_line *line = pipeline->context;
-    if (line->pid != 0 && line->worker->gone_pid_count < LINES_MAX) {
+    if (line->pid != 0 && line->worker->gone_pid_count < GONE_PIDS_MAX) {
         line->worker->gone_pids[line->worker->gone_pid_count++] = line->pid;
     }
     line->pid = 0;

@@ -139,6 +139,12 @@ begin
         l.attempt := l.attempt - (l.since = l.attempt_started_at)::int;  -- it was never begun
         perform durable_internal.make_ready(l, resumed => l.since <> l.attempt_started_at);
     end loop;
+    return query  -- held by an open cancel, say: unless that is committed, it is nobody's
+    select null::uuid, null::bigint
+     where exists (select from durable_internal.lease l
+                    where l.worker_id = reconcile.worker_id
+                      and not exists (select from unnest(reconcile.runs, reconcile.fences) as h (run_id, fence)
+                                       where h.run_id = l.run_id and h.fence = l.fence));
     return query
     select o.run_id, o.fence
       from durable_internal.lost_leases(reconcile.worker_id, reconcile.runs, reconcile.fences) as o;

@@ -592,6 +592,8 @@ begin
         return to_jsonb((durable_internal.send_event(tenant, op ->> 'event', coalesce(op -> 'payload', '{}'),
                                                      op ->> 'correlationKey', op ->> 'idempotencyKey')).event_id);
     when 'child' then
+        -- Changed, and not only locked: a cancel in a REPEATABLE READ transaction that does not see the child gets 40001.
+        update durable_internal.lease l set bytes = l.bytes where l.run_id = run_op.run_id;
         child := durable_internal.start_child(run_op.run_id, tenant, op);
         return to_jsonb(child);
     end case;

@@ -60,6 +60,13 @@ struct connecting {
     char message[512];
 };
 
+/* One does: any notification, as that of a start, wakes every session that listens to anything.
+ * Until it is back after a break, what it would have heard is not known here; then all is asked
+ * for. */
+static bool line_listens(const struct line *line) {
+    return line == &line->database->lines[0];
+}
+
 static dj_status connect_session(struct connecting *attempt) {
     static const struct db_call *const calls[] = {
         &CALL_AS_NAMESPACE,
@@ -106,10 +113,15 @@ static dj_status connect_session(struct connecting *attempt) {
     AUTO(pgresult)
     PGresult *set = PQexec(attempt->conn,
                            "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
-                           "set idle_in_transaction_session_timeout = '10s'; "
-                           "listen durable_keys");
+                           "set idle_in_transaction_session_timeout = '10s'");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {
         return dj_fail_result(set);
+    }
+    if (line_listens(attempt->line)) {
+        AUTO(pgresult) PGresult *listening = PQexec(attempt->conn, "listen durable_keys");
+        if (PQresultStatus(listening) != PGRES_COMMAND_OK) {
+            return dj_fail_result(listening);
+        }
     }
     struct db_params none;
     AUTO(pgresult) PGresult *rows = NULL;

@@ -114,6 +114,31 @@ static void a_forgotten_lease_commits_nothing_even_if_its_number_is_given_again(
     assert_int_equal(sql_int(conn, "select result::int from durable.runs where id = '%s'", id), 2);
 }
 
+/* The claim's answer was lost; while its lease is looked for, a user's open cancel holds it, and is
+ * rolled back then. Else it would be a living worker's for ever, and in nobody's hands. */
+static void an_unheard_of_lease_that_is_held_is_looked_for_again(void **state) {
+    (void)state;
+    char worker[64];
+    (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+    const char *id = sql_text(conn, "select durable.start('by-hand')");
+    const char *reconcile =
+        "select count(*) filter (where r.run_id is null) from durable_internal.worker w, "
+        "durable_internal.reconcile(w.id, w.number, '{}', '{}', '{}') as r where w.id = '%s'";
+    sql(conn, "select durable_internal.claim('%s', 1, 1000000)", worker);
+    PGconn *user = connect_to(url);
+    sql(user, "begin");
+    sql(user, "select durable.cancel('%s')", id);
+    assert_int_equal(sql_int(conn, reconcile, worker), 1); /* said: ask again */
+    sql(user, "rollback");
+    PQfinish(user);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "running");
+    assert_int_equal(sql_int(conn, reconcile, worker), 0);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
+    sql(conn, "select durable.cancel('%s')", id);
+}
+
 /* The zombie: SIGSTOP, until its lease has gone to another worker, which ends the run; then
  * SIGCONT. */
 static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
@@ -159,6 +184,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stale_fence_commits_nothing_and_says_lost),
         cmocka_unit_test(a_forgotten_lease_commits_nothing_even_if_its_number_is_given_again),
+        cmocka_unit_test(an_unheard_of_lease_that_is_held_is_looked_for_again),
         cmocka_unit_test(a_stopped_worker_that_wakes_too_late_changes_nothing),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

@@ -100,12 +100,42 @@ static void a_cancel_that_rolls_back_never_happened(void **state) {
                         "queued");
 }
 
+/* A handler in C starts a child after the snapshot of somebody's REPEATABLE READ transaction, which
+ * cannot see it: it is told to try again, and leaves no child behind. */
+static void a_cancel_that_cannot_see_a_child_is_refused(void **state) {
+    (void)state;
+    char worker[64];
+    (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "parent"));
+    PGconn *user = connect_to(url);
+    const char *id = sql_text(conn, "select durable.start('parent')");
+    sql(user, "begin isolation level repeatable read");
+    sql(conn, "create temp table p as select * from durable_internal.claim('%s', 1, 1000000)",
+        worker);
+    sql(user, "rollback; begin isolation level repeatable read");
+    assert_int_equal(sql_int(user, "select count(*) from durable.runs where id = '%s'", id), 1);
+    sql(conn, "begin");
+    sql(conn, "select durable_internal.run_op(run_id, '{\"op\": \"child\", \"job\": \"kid\"}') "
+              "from p");
+    sql(conn,
+        "select durable_internal.commit_step_tx('%s', run_id, fence, 1, 1, 'kid', '1', 1) from p",
+        worker);
+    sql(conn, "commit");
+    sql_error(user, "40001", "select durable.cancel('%s')", id);
+    sql(user, "rollback");
+    sql(user, "select durable.cancel('%s')", id);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job in ('parent', "
+                                   "'kid') and status = 'cancelled'"),
+                     2);
+    PQfinish(user);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_running_run_stops_and_its_step_is_not_kept),
         cmocka_unit_test(runs_are_cancelled_wherever_they_are),
         cmocka_unit_test(an_open_cancel_delays_its_own_run_only),
         cmocka_unit_test(a_cancel_that_rolls_back_never_happened),
+        cmocka_unit_test(a_cancel_that_cannot_see_a_child_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
