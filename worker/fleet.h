@@ -12,14 +12,13 @@
 
 #define LINES_MAX 8
 #define GONE_PIDS_MAX 64 /* of lost sessions, that a reconcile ends */
-* /
 #define SLOTS_MAX 4096
 #define TURN_OPS_MAX 1024  /* one turn can carry what a few hundred slots came to */
 #define CLAIM_RUNS_MAX 512 /* beyond that a larger batch is no faster */
 #define CLAIM_BYTES_MAX (32 * 1024 * 1024)
 #define WINDOW_MS 20 /* what may wait for a thread is what is begun in that time */
 
-    struct job {
+struct job {
     char *name;
     dj_handler handler; /* NULL: it is called over HTTP */
     void *context;
