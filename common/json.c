@@ -22,11 +22,9 @@
 struct scan {
     const char *argument;
     const char *text, *at, *end;
-    uint64_t objects; /* a bit for each open level: 1 for an object, 0 for an array */
-    int depth;
+    bool objects[JSON_DEPTH_MAX + JSON_LEVELS_MAX]; /* of the open levels: an object, or a list */
+    int depth, depth_max;
 };
-
-static_assert(JSON_DEPTH_MAX <= 64, "a level is a bit of scan.objects");
 
 /* What the grammar allows next. */
 enum next {
@@ -187,7 +185,7 @@ static dj_status scan_word(struct scan *scan, const char *word) {
 }
 
 static bool in_object(const struct scan *scan) {
-    return ((scan->objects >> (scan->depth - 1)) & 1) != 0;
+    return scan->objects[scan->depth - 1];
 }
 
 static enum next after_value(const struct scan *scan) {
@@ -195,12 +193,11 @@ static enum next after_value(const struct scan *scan) {
 }
 
 static dj_status scan_open(struct scan *scan, enum next *next) {
-    uint64_t object = *scan->at == '{';
-    if (scan->depth == JSON_DEPTH_MAX) {
+    bool object = *scan->at == '{';
+    if (scan->depth == scan->depth_max) {
         return refuse(scan, "it is nested too deep; 64 levels are allowed");
     }
-    scan->objects = (scan->objects & ~(1ULL << scan->depth)) | (object << scan->depth);
-    scan->depth++;
+    scan->objects[scan->depth++] = object;
     scan->at++;
     *next = object ? NEXT_KEY_OR_END : NEXT_VALUE_OR_END;
     return DJ_OK;
@@ -293,11 +290,23 @@ static dj_status scan_one(struct scan *scan, bool whole) {
     return next == NEXT_NOTHING ? DJ_OK : refuse(scan, "it ends before its value does");
 }
 
-static dj_status scan_text(struct scan *scan) {
-    return scan_one(scan, /* whole= */ true);
+static struct scan scan_begin(const char *argument, const char *text, const char *end, int levels) {
+    struct scan scan; /* the levels that are not open need no value */
+    assert(levels >= 0 && levels <= JSON_LEVELS_MAX);
+    scan.argument = argument;
+    scan.text = scan.at = text;
+    scan.end = end;
+    scan.depth = 0;
+    scan.depth_max = JSON_DEPTH_MAX + levels;
+    return scan;
 }
 
 dj_status json_check(const char *argument, const char *text, size_t length, size_t bytes_max) {
+    return json_check_around(argument, text, length, bytes_max, 0);
+}
+
+dj_status json_check_around(const char *argument, const char *text, size_t length, size_t bytes_max,
+                            int levels) {
     if (length > bytes_max) {
         return dj_fail(DJ_TOO_LARGE, "%s is %zu bytes; the limit is %zu bytes", argument, length,
                        bytes_max);
@@ -305,13 +314,12 @@ dj_status json_check(const char *argument, const char *text, size_t length, size
     if (!text_is_utf8(text, length)) {
         return dj_fail(DJ_INVALID_ARGUMENT, "%s is not UTF-8", argument);
     }
-    struct scan scan = { .argument = argument, .text = text, .at = text, .end = text + length };
-    return scan_text(&scan);
+    struct scan scan = scan_begin(argument, text, text + length, levels);
+    return scan_one(&scan, /* whole= */ true);
 }
 
 static struct scan scan_of(const struct json_walk *walk, const char *argument) {
-    return (
-        struct scan){ .argument = argument, .text = walk->at, .at = walk->at, .end = walk->end };
+    return scan_begin(argument, walk->at, walk->end, walk->levels);
 }
 
 /* The walk's own refusals count their bytes from the text's beginning. */
@@ -403,7 +411,7 @@ static char *put_utf8(char *out, int c) {
 
 char *json_decode_string(char *text, size_t length) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    struct scan scan = { .argument = "", .text = text, .at = text + 1, .end = text + length - 1 };
+    struct scan scan = scan_begin("", text + 1, text + length - 1, 0);
     char *out = text;
     assert(length >= 2 && text[0] == '"' && text[length - 1] == '"');
     while (scan.at < scan.end) {

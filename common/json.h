@@ -43,6 +43,13 @@ MUST_CHECK dj_status json_require(json_object *object, const char *field);
 MUST_CHECK dj_status json_check(const char *argument, const char *text, size_t length,
                                 size_t bytes_max);
 
+#define JSON_LEVELS_MAX 8
+
+/** The same for a text that carries others, which lie up to `levels` levels deep in it: each may
+ * have all of its own 64. Whoever takes them out checks them. */
+MUST_CHECK dj_status json_check_around(const char *argument, const char *text, size_t length,
+                                       size_t bytes_max, int levels);
+
 /** A part of a JSON text. */
 struct json_slice {
     const char *text;
@@ -51,11 +58,12 @@ struct json_slice {
 
 /** Goes through the fields of an object, or the items of a list, and checks each on the way as
  * json_check does: what a value holds is handed on as it was written. The text has to be UTF-8. An
- * error names the field. Depth counts from each value. */
+ * error names the field. Depth counts from each value, as json_check_around does where `levels` was
+ * set after the beginning. */
 struct json_walk {
     const char *argument, *text, *at, *end;
     bool object, first;
-    int count;
+    int count, levels;
 };
 MUST_CHECK dj_status json_walk_begin(struct json_walk *walk, const char *argument, const char *text,
                                      size_t length, bool object);

@@ -132,6 +132,7 @@ struct field {
     int64_t min, max;
     bool required;
     size_t bytes_max; /* FIELD_JSON; 0: PAYLOAD_BYTES_MAX */
+    int levels;       /* FIELD_OPTION: how deep in it others lie, which may have 64 levels each */
 };
 /** Reads an object into the targets, which hold their defaults. What the targets point to lies in
  * `text`, which is cut up. An absent body ("") is an empty object. */

@@ -121,6 +121,9 @@ dj_status fields_read(const char *argument, char *text, size_t length,
     bool more = length > 0;
     if (more) {
         DJ_TRY(json_walk_begin(&walk, argument, text, length, /* object= */ true));
+        for (const struct field *field = fields; field->name != NULL; field++) {
+            walk.levels = field->levels > walk.levels ? field->levels : walk.levels;
+        }
     }
     while (more) {
         DJ_TRY(json_walk_next(&walk, &more, &key, &value));
@@ -134,6 +137,10 @@ dj_status fields_read(const char *argument, char *text, size_t length,
         }
         if (values[field - fields].text != NULL) {
             return dj_fail(DJ_INVALID_ARGUMENT, "%s is given twice", field->name);
+        }
+        if (walk.levels > field->levels) {
+            DJ_TRY(json_check_around(field->name, value.text, value.length, value.length,
+                                     field->levels));
         }
         DJ_TRY(read_value(field, &value));
         values[field - fields] = value;

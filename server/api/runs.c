@@ -16,6 +16,7 @@
 
 #define TOGETHER_MAX 256
 #define TOGETHER_BYTES_MAX (8 * 1024 * 1024)
+#define ITEM_LEVELS 1 /* around a payload, in an item of a batch */
 
 /* One run to start, as its body says it. Everything lies in the body. */
 struct start {
@@ -446,13 +447,18 @@ static dj_status read_batch(struct http_request *request, struct json_slice *ret
                             int *ret_count) {
     struct json_slice runs = { .text = NULL }, value, none;
     const struct field fields[] = {
-        { .name = "runs", .kind = FIELD_OPTION, .target = &runs, .required = true },
+        { .name = "runs",
+          .kind = FIELD_OPTION,
+          .target = &runs,
+          .required = true,
+          .levels = ITEM_LEVELS + 1 },
         { .name = NULL },
     };
     struct json_walk walk;
     bool more = true;
     DJ_TRY(fields_read("the body", request->body, request->body_length, fields));
     DJ_TRY(json_walk_begin(&walk, "runs", runs.text, runs.length, /* object= */ false));
+    walk.levels = ITEM_LEVELS;
     for (*ret_count = 0;; (*ret_count)++) {
         DJ_TRY(json_walk_next(&walk, &more, &none, &value));
         if (!more) {
@@ -473,6 +479,7 @@ static dj_status read_items(const struct starting *starting, const struct json_s
     struct json_slice items[BATCH_RUNS_MAX];
     bool more;
     DJ_TRY(json_walk_begin(&walk, "runs", runs->text, runs->length, /* object= */ false));
+    walk.levels = ITEM_LEVELS;
     for (int i = 0; i < starting->count; i++) {
         DJ_TRY(json_walk_next(&walk, &more, &none, &value));
         items[i] = value; /* they are cut up only when all have been found */

@@ -219,6 +219,41 @@ static void nesting_is_up_to_64_levels(void **state) {
     assert_refused(objects.data, "it is nested too deep; 64 levels are allowed");
 }
 
+/* A list of objects whose field `a` is nested so deep. */
+static void put_nested(struct buf *text, int depth) {
+    buf_reset(text);
+    assert_ok(buf_add_text(text, "[{\"a\":"));
+    for (int level = 0; level < depth; level++) {
+        assert_ok(buf_add_text(text, "["));
+    }
+    for (int level = 0; level < depth; level++) {
+        assert_ok(buf_add_text(text, "]"));
+    }
+    assert_ok(buf_add_text(text, "}]"));
+}
+
+static void what_lies_in_another_text_has_all_of_its_levels(void **state) {
+    (void)state;
+    AUTO(buf) struct buf text;
+    buf_init(&text, 1000);
+    put_nested(&text, JSON_DEPTH_MAX);
+    assert_fails(json_check("runs", text.data, text.length, 1000), DJ_INVALID_ARGUMENT,
+                 "nested too deep");
+    assert_ok(json_check_around("runs", text.data, text.length, 1000, 2));
+    struct json_walk walk;
+    struct json_slice key, item, value;
+    bool more;
+    assert_ok(json_walk_begin(&walk, "runs", text.data, text.length, /* object= */ false));
+    walk.levels = 1;
+    assert_ok(json_walk_next(&walk, &more, &key, &item));
+    assert_ok(json_walk_begin(&walk, "run", item.text, item.length, /* object= */ true));
+    assert_ok(json_walk_next(&walk, &more, &key, &value));
+    assert_int_equal(value.length, 2 * JSON_DEPTH_MAX);
+    put_nested(&text, JSON_DEPTH_MAX + 1);
+    assert_fails(json_check_around("runs", text.data, text.length, 1000, 2), DJ_INVALID_ARGUMENT,
+                 "nested too deep");
+}
+
 static void the_limit_of_bytes_can_be_reached_and_not_passed(void **state) {
     (void)state;
     AUTO(free) char *text = malloc(PAYLOAD_BYTES_MAX + 1);
@@ -439,6 +474,7 @@ int main(void) {
         cmocka_unit_test(a_zero_byte_is_refused_wherever_it_is),
         cmocka_unit_test(cut_anywhere_it_is_refused),
         cmocka_unit_test(nesting_is_up_to_64_levels),
+        cmocka_unit_test(what_lies_in_another_text_has_all_of_its_levels),
         cmocka_unit_test(the_limit_of_bytes_can_be_reached_and_not_passed),
         cmocka_unit_test(what_json_cannot_hold_is_not_printed),
         cmocka_unit_test(a_value_without_bottom_is_not_printed),
