@@ -534,6 +534,9 @@ begin
     when 'child' then
         child := durable_internal.start_child(run_op.run_id, tenant, op);
         return to_jsonb(child);
+    else
+        perform durable_internal.fail('DJ001', format('op %s is not known; state, send_event or child is allowed',
+                                                      coalesce(quote_literal(left(op ->> 'op', 60)), 'null')));
     end case;
 end
 $$;
