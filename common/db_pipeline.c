@@ -6,6 +6,7 @@
 #include "common/auto.h"
 #include "common/check.h"
 #include "common/db_conn.h"
+#include "common/text.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ static void batch_finish(struct db_batch *batch) {
 
 static void batch_fail(struct db_batch *batch, dj_status status) {
     batch->status = status;
-    (void)snprintf(batch->message, sizeof batch->message, "%s", dj_error_message());
+    text_copy(batch->message, sizeof batch->message, dj_error_message());
 }
 
 /* The connection is gone. The callbacks may send nothing on it any more; on_broken closes it. */

@@ -6,6 +6,7 @@
 #include "common/auto.h"
 #include "common/check.h"
 #include "common/list.h"
+#include "common/text.h"
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 #define CONNECT_MS_MAX 10000
 #define CONNECTIONS_KEPT 256
+#define RETRY_AFTER_MS_MAX 86400000LL /* whoever says more is asked again after a day */
 
 struct http_client {
     struct event_base *base;
@@ -32,6 +34,7 @@ struct http_call {
     http_done_fn done;
     void *context;
     char error[CURL_ERROR_SIZE];
+    char reason[2 * CURL_ERROR_SIZE];
 };
 
 static void call_free(struct http_call *call) {
@@ -82,11 +85,20 @@ static void call_finish(struct http_call *call, CURLcode code) {
     (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
     answer->status = (int)status;
-    answer->retry_after_ms = retry_after_s > 0 ? (int64_t)retry_after_s * 1000 : -1;
-    answer->reason = refused           ? "the address is not a public one"
-                     : call->too_large ? "the answer is too large"
-                     : call->error[0]  ? call->error
-                                       : curl_easy_strerror(code);
+    answer->retry_after_ms = retry_after_s <= 0                          ? -1
+                             : retry_after_s > RETRY_AFTER_MS_MAX / 1000 ? RETRY_AFTER_MS_MAX
+                                                                         : retry_after_s * 1000;
+    if (answer->outcome != HTTP_ANSWERED) {
+        /* curl's words may have bytes of the URL in them, and be cut anywhere: here they become a
+         * line of text. */
+        (void)dj_fail(DJ_UNAVAILABLE, "%s",
+                      refused           ? "the address is not a public one"
+                      : call->too_large ? "the answer is too large"
+                      : call->error[0]  ? call->error
+                                        : curl_easy_strerror(code));
+        text_copy(call->reason, sizeof call->reason, dj_error_message());
+    }
+    answer->reason = call->reason;
     call->done(call->context, answer);
     call_free(call);
 }

@@ -38,9 +38,9 @@ enum http_outcome {
 
 struct http_answer {
     enum http_outcome outcome;
-    const char *reason; /* in words, unless it was answered */
+    const char *reason; /* in words, a line; "" where it was answered */
     int status;
-    int64_t retry_after_ms; /* -1: not said */
+    int64_t retry_after_ms; /* -1: not said; a day at most */
     struct buf body;        /* lent until the callback returns; buf_take() makes it yours */
 };
 

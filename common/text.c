@@ -46,6 +46,16 @@ bool text_is_utf8(const char *text, size_t length) {
     return true;
 }
 
+void text_copy(char *out, size_t size, const char *text) {
+    size_t length = strnlen(text, size);
+    if (length == size) { /* the byte behind the copy must not go on with its last character */
+        for (length--; length > 0 && ((unsigned char)text[length] & 0xC0) == 0x80; length--) {
+        }
+    }
+    memcpy(out, text, length);
+    out[length] = '\0';
+}
+
 dj_status check_name(const char *argument, const char *value) {
     static const char allowed[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@-";

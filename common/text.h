@@ -13,6 +13,10 @@ size_t text_char_bytes(const char *text, size_t left);
 /** True for well-formed UTF-8: no surrogates, nothing overlong, nothing beyond U+10FFFF. */
 bool text_is_utf8(const char *text, size_t length);
 
+/** Copies what there is room for of a text, in whole characters; `size` counts the zero byte that
+ * closes it. */
+void text_copy(char *out, size_t size, const char *text);
+
 /** A job's, queue's, step's, event's name: 1 to 200 of A-Z a-z 0-9 _ . : / @ -. The error names
  * `argument`. */
 MUST_CHECK dj_status check_name(const char *argument, const char *value);

@@ -25,14 +25,23 @@ bool bytes_equal_constant_time(const void *left, const void *right, size_t lengt
     return CRYPTO_memcmp(left, right, length) == 0;
 }
 
-/* Reads padded base64 of the usual alphabet; -1: it is none, or too long. */
+/* Reads padded base64 of the usual alphabet; -1: it is none, or too long. EVP_DecodeBlock takes
+ * more than that (bits that nothing is made of, = for A, line ends), so what it has made has to
+ * give the same text again. */
 static int base64_read(const char *text, size_t text_length, uint8_t *bytes, size_t bytes_max) {
+    char again[SECRET_BYTES_MAX / 3 * 4 + 4 + 1];
     if (text_length == 0 || text_length % 4 != 0 || text_length / 4 * 3 > bytes_max) {
         return -1;
     }
+    assert(bytes_max <= SECRET_BYTES_MAX);
     int length = EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)text_length);
-    int padding = text[text_length - 1] != '=' ? 0 : text[text_length - 2] != '=' ? 1 : 2;
-    return length < 0 ? -1 : length - padding;
+    length -= text[text_length - 1] != '=' ? 0 : text[text_length - 2] != '=' ? 1 : 2;
+    if (length <= 0 || EVP_EncodeBlock((unsigned char *)again, bytes, length) != (int)text_length) {
+        return -1;
+    }
+    bool same = CRYPTO_memcmp(again, text, text_length) == 0;
+    OPENSSL_cleanse(again, sizeof again);
+    return same ? length : -1;
 }
 
 dj_status webhook_sign(const char *secret, const char *id, int64_t timestamp_s, const char *body,

@@ -3,12 +3,24 @@
 
 # build NAME [MESON OPTION…]: configures build/NAME once, and builds it. Quiet unless it fails.
 build() {
-    local name=$1 folder=$root/build/$1 log
+    local name=$1
+    shift
+    build_targets "$name" -- "$@"
+}
+
+# build_targets NAME [TARGET…] -- [MESON OPTION…]: only these targets; all where none is named.
+build_targets() {
+    local name=$1 folder=$root/build/$1 log targets=()
+    shift
+    while [[ $1 != -- ]]; do
+        targets+=("$1")
+        shift
+    done
     shift
     log=$(mktemp)
     mkdir -p "$root/build"
     if { [[ -f $folder/build.ninja ]] || meson setup "$folder" "$root" "$@"; } >"$log" 2>&1 &&
-        ninja -C "$folder" >>"$log" 2>&1; then
+        ninja -C "$folder" "${targets[@]}" >>"$log" 2>&1; then
         rm -f "$log"
         return 0
     fi

@@ -14,7 +14,6 @@
 #include "common/db_calls.h"
 #include "common/db_rows.h"
 #include "common/http_client.h"
-#include "common/json.h"
 #include "common/log.h"
 #include "common/webhook.h"
 #include "worker/endpoint_protocol.h"
@@ -25,8 +24,6 @@
 #include <time.h>
 
 #define SECRETS_MAX 12
-#define ANSWER_BYTES_MAX ((size_t)4 * 1024 * 1024)
-#define ANSWER_OUTER_DEPTH 3 /* the answer, its ops, an op, around what handlers give */
 #define REFRESH_MS 5000
 #define REFRESH_FAILING_MS 500
 #define QUOTE_BYTES_MAX 200
@@ -369,9 +366,7 @@ static void call_answered(struct endpoints *endpoints, struct endpoint_call *cal
         call_fail(endpoints, call, message);
         return;
     }
-    if (json_check_inside("the answer", answer->body.data == NULL ? "" : answer->body.data,
-                          answer->body.length, ANSWER_BYTES_MAX, ANSWER_OUTER_DEPTH) != DJ_OK ||
-        answer->body.data[strspn(answer->body.data, " \t\r\n")] != '{') {
+    if (protocol_answer_check(&answer->body) != DJ_OK) {
         quote(&answer->body, said);
         (void)snprintf(message, sizeof message,
                        "endpoint %s did not answer with a JSON object (%s): %s",

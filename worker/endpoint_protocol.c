@@ -3,11 +3,13 @@
  * stored. */
 #include "worker/endpoint_protocol.h"
 
+#include "common/json.h"
 #include "worker/fleet.h"
 
 #include <string.h>
 
 #define RUN_MS_MAX 300000
+#define RESULT_LEVELS 3 /* in an answer, in its ops, in an op */
 
 static dj_status add_run(const dj_run *run, struct buf *body) {
     DJ_TRY(buf_addf(
@@ -97,4 +99,12 @@ dj_status protocol_request(const dj_run *run, const char *commit_url, const char
                         commit_url, token, RUN_MS_MAX));
     }
     return add_trace(run, body);
+}
+
+dj_status protocol_answer_check(const struct buf *body) {
+    const char *text = body->data == NULL ? "" : body->data;
+    DJ_TRY(json_check_inside("the answer", text, body->length, ANSWER_BYTES_MAX, RESULT_LEVELS));
+    return text[strspn(text, " \t\r\n")] == '{'
+               ? DJ_OK
+               : dj_fail(DJ_INVALID_ARGUMENT, "the answer is another value");
 }

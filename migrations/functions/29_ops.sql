@@ -596,6 +596,9 @@ begin
         update durable_internal.lease l set bytes = l.bytes where l.run_id = run_op.run_id;
         child := durable_internal.start_child(run_op.run_id, tenant, op);
         return to_jsonb(child);
+    else
+        perform durable_internal.fail('DJ001', format('op %s is not known; state, send_event or child is allowed',
+                                                      coalesce(quote_literal(left(op ->> 'op', 60)), 'null')));
     end case;
 end
 $$;

@@ -127,10 +127,12 @@ begin
     if jsonb_typeof(jobs) is distinct from 'array' or jsonb_array_length(jobs) > 1000 then
         perform durable_internal.fail('DJ001', 'jobs is not a list; a list of up to 1000 objects is allowed');
     end if;
+    perform durable_internal.check_options(jsonb_strip_nulls(jsonb_build_object('version', endpoint_synced.version)));
     for job in select j.value from jsonb_array_elements(jobs) as j loop
         perform durable_internal.check_name('jobs[].name', job ->> 'name');
         perform durable_internal.check_count('jobs[].maxAttempts', (job ->> 'maxAttempts')::int, 1, 1000000);
-        perform durable_internal.check_options(jsonb_strip_nulls(jsonb_build_object('backoff', job -> 'backoff')));
+        perform durable_internal.check_options(jsonb_strip_nulls(jsonb_build_object(
+            'backoff', job -> 'backoff', 'version', coalesce(job -> 'version', to_jsonb(endpoint_synced.version)))));
     end loop;
     update durable_internal.endpoint e
        set version = endpoint_synced.version, synced_at = clock_timestamp(), failures = 0, rest_until = null,

@@ -15,6 +15,7 @@ declare
     first timestamptz := date_trunc('week', clock_timestamp(), 'UTC');
     part text;
 begin
+    perform durable_internal.check_count('weeks', weeks, 0, 53);
     foreach kept in array array['run', 'step', 'attempt', 'step_try', 'log', 'branch'] loop
         if to_regclass(format('durable_internal.%I', kept || '_other')) is null then
             execute format('create table durable_internal.%I partition of durable_internal.%I default',

@@ -46,6 +46,17 @@ struct api {
     long long runs_started;
 };
 
+struct api_settings {
+    const char *conninfo, *listen, *unix_path; /* listen "", unix_path NULL: not there */
+    int connections;
+    bool allow_private;
+    struct http_limits limits;
+};
+
+/* serve.c */
+/** Opens all parts on `api->base`, and serves. There is one server in a process. */
+MUST_CHECK dj_status api_open(struct api *api, const struct api_settings *settings);
+
 typedef void (*route_fn)(struct api *api, struct http_request *request);
 
 struct route {

@@ -54,7 +54,7 @@ static void on_shown(void *context, const struct work_end *end) {
         looking_fail(looking, status, message);
         return;
     }
-    buf_init(&body, LOOK_BYTES_MAX);
+    buf_init(&body, SIZE_MAX / 2);
     check(buf_add(&body, text, length - 1) == DJ_OK); /* without the last brace */
     if (looking->secret != NULL) {
         check(buf_addf(&body, ",\"secret\":\"%s\"", looking->secret) == DJ_OK);

@@ -2,7 +2,6 @@
  * database are made on threads of their own. */
 #include "common/check.h"
 #include "common/config.h"
-#include "common/http_client.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "server/api/api.h"
@@ -13,28 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static struct api api; /* the hooks know no other */
-
-static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_max) {
-    DJ_TRY(route_find(&api, request));
-    dj_status status = keys_check(&api, request);
-    if (status != DJ_OK && status != DJ_SUSPENDED) {
-        return status;
-    }
-    *ret_body_bytes_max =
-        request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
-    return DJ_OK;
-}
-
-static void on_request(struct http_request *request) {
-    if (keys_check_again(&api, request)) {
-        route_run(&api, request);
-    }
-}
-
-static bool on_gone(struct http_request *request) {
-    return waits_forget(&api, request);
-}
+static struct api api;
 
 static void on_drain(evutil_socket_t signal, short what, void *context) {
     (void)what;
@@ -58,38 +36,14 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     notify_alive();
 }
 
-struct settings {
-    const char *conninfo, *listen, *unix_path;
-    int connections;
-    bool allow_private;
-    struct http_limits limits;
-};
-
-static dj_status run(const struct settings *settings) {
-    static const struct http_hooks hooks = { .on_head = on_head,
-                                             .on_request = on_request,
-                                             .on_gone = on_gone,
-                                             .on_refused = problem_write };
+static dj_status run(const struct api_settings *settings) {
     struct event_config *config = event_config_new();
     check(config != NULL &&
           event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST) == 0);
     api.base = event_base_new_with_config(config);
     event_config_free(config);
     check(api.base != NULL);
-    DJ_TRY(http_server_open(api.base, &settings->limits, &hooks, &api.http));
-    if (settings->listen[0] != '\0') {
-        DJ_TRY(http_server_listen(api.http, settings->listen));
-    }
-    if (settings->unix_path != NULL) {
-        DJ_TRY(http_server_listen_unix(api.http, settings->unix_path));
-    }
-    DJ_TRY(database_open(api.base, settings->conninfo, settings->connections, &api.database));
-    keys_open(&api);
-    starts_open(&api);
-    commits_open(&api);
-    api.allow_private = settings->allow_private;
-    DJ_TRY(http_client_new(api.base, &api.http_client));
-    waits_open(&api);
+    DJ_TRY(api_open(&api, settings));
     struct event *terminate = evsignal_new(api.base, SIGTERM, on_drain, NULL);
     struct event *interrupt = evsignal_new(api.base, SIGINT, on_drain, NULL);
     check(terminate != NULL && interrupt != NULL && evsignal_add(terminate, NULL) == 0 &&
@@ -116,13 +70,13 @@ static void raise_descriptors(void) {
 }
 
 int main(int argc, char **argv) {
-    struct settings settings = { .listen = "127.0.0.1:7070",
-                                 .connections = 2,
-                                 .limits = { .connections = 8192,
-                                             .head_ms = 10000,
-                                             .body_ms = 30000,
-                                             .idle_ms = 75000,
-                                             .write_ms = 10000 } };
+    struct api_settings settings = { .listen = "127.0.0.1:7070",
+                                     .connections = 2,
+                                     .limits = { .connections = 8192,
+                                                 .head_ms = 10000,
+                                                 .body_ms = 30000,
+                                                 .idle_ms = 75000,
+                                                 .write_ms = 10000 } };
     const struct config_option options[] = {
         { .flag = "database-url",
           .environment = "DURABLE_DATABASE_URL",

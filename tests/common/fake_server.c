@@ -40,6 +40,14 @@ static void add_row(struct buf *out) {
     MESSAGE(out, 'C', "SELECT 1\0");
 }
 
+static void add_long_error(struct buf *out) {
+#define TEN "\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9"
+#define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+    MESSAGE(out, 'E',
+            "SERROR\0VERROR\0CDJ001\0M" HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED HUNDRED
+                HUNDRED HUNDRED "\0\0");
+}
+
 static bool answer_call(struct fake_server *server, int fd, enum answer answer, struct buf *out) {
     MESSAGE(out, '1', ""); /* parsed, bound */
     MESSAGE(out, '2', "");
@@ -58,6 +66,9 @@ static bool answer_call(struct fake_server *server, int fd, enum answer answer, 
         break;
     case ANSWER_ERROR:
         MESSAGE(out, 'E', "SERROR\0VERROR\0CDJ001\0Mjob is not a name\0Htry another\0\0");
+        break;
+    case ANSWER_LONG_ERROR:
+        add_long_error(out);
         break;
     case ANSWER_NO_ROWS:
         MESSAGE(out, 'n', "");

@@ -17,6 +17,7 @@ enum answer {
                                     fake_server_go_on() */
     ANSWER_NOTICE,               /* the row, and a notice of no interest */
     ANSWER_ERROR,                /* DJ001, with a hint */
+    ANSWER_LONG_ERROR,           /* DJ001, in 900 bytes: two to a character */
     ANSWER_NO_ROWS,
     ANSWER_HANG_UP,
 };

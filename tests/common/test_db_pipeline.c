@@ -3,6 +3,7 @@
 
 #include "common/db_conn.h"
 #include "common/db_pipeline.h"
+#include "common/text.h"
 #include "tests/common/fake_server.h"
 #include <event2/event.h>
 
@@ -11,13 +12,15 @@ static const struct db_call SEVEN = { .name = "seven", .sql = "select 7" };
 struct line {
     struct fake_server server;
     struct db_pipeline pipeline;
-    dj_status status; /* of its batch */
+    dj_status status;  /* of its batch */
+    char message[512]; /* of its failure */
     bool answered;
 };
 
 static void on_done(struct db_batch *batch) {
     struct line *line = batch->context;
     line->status = batch->status;
+    (void)snprintf(line->message, sizeof line->message, "%s", batch->message);
     line->answered = true;
 }
 
@@ -94,10 +97,26 @@ static void an_error_is_its_batchs_and_a_hang_up_is_unavailable(void **state) {
     event_base_free(base);
 }
 
+/* It goes into answers as a JSON string. */
+static void a_long_error_is_cut_between_its_characters(void **state) {
+    (void)state;
+    struct event_base *base = event_base_new();
+    struct line error;
+    line_open(&error, base, ANSWER_LONG_ERROR);
+    line_send(&error);
+    line_wait(&error, base);
+    assert_int_equal(error.status, DJ_INVALID_ARGUMENT);
+    assert_int_equal(strlen(error.message), 510);
+    assert_true(text_is_utf8(error.message, 510));
+    line_close(&error);
+    event_base_free(base);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unconfirmed_commit_is_told_to_its_own_batch),
         cmocka_unit_test(an_error_is_its_batchs_and_a_hang_up_is_unavailable),
+        cmocka_unit_test(a_long_error_is_cut_between_its_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

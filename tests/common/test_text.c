@@ -97,6 +97,29 @@ static void keys_are_up_to_512_bytes_of_utf8(void **state) {
     assert_fails(check_key("key", NULL), DJ_INVALID_ARGUMENT, "NULL");
 }
 
+static void a_copy_ends_with_a_whole_character(void **state) {
+    char out[8];
+    (void)state;
+    static const struct {
+        const char *text, *copy;
+    } cases[] = {
+        { "", "" },
+        { "1234567", "1234567" },
+        { "12345678", "1234567" },
+        { "12345\xC3\xA9", "12345\xC3\xA9" },
+        { "123456\xC3\xA9", "123456" },
+        { "12345\xC3\xA9\xC3\xA9", "12345\xC3\xA9" },
+        { "1234\xF0\x9F\x98\x80", "1234" },
+        { "\xF0\x9F\x98\x80\xF0\x9F\x98\x80", "\xF0\x9F\x98\x80" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        text_copy(out, sizeof out, cases[i].text);
+        assert_string_equal(out, cases[i].copy);
+    }
+    text_copy(out, 1, "a");
+    assert_string_equal(out, "");
+}
+
 static void a_uuid_has_its_dashes_and_digits(void **state) {
     (void)state;
     assert_true(text_is_uuid("01890a5d-ac96-774b-bcce-b302099a8057"));
@@ -117,6 +140,7 @@ int main(void) {
         cmocka_unit_test(names_of_the_allowed_characters_are_names),
         cmocka_unit_test(other_names_are_refused_by_argument_and_rule),
         cmocka_unit_test(keys_are_up_to_512_bytes_of_utf8),
+        cmocka_unit_test(a_copy_ends_with_a_whole_character),
         cmocka_unit_test(a_uuid_has_its_dashes_and_digits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -143,12 +143,25 @@ static void programs_refuse_what_they_cannot_use(void **state) {
     assert_int_equal(wait_process(spawn(url, NULL, "durable-scheduler", "--what", NULL), 10), 2);
 }
 
+/* They are checked in the time in which they are read, not in the square of it. */
+static void a_payload_of_340_thousand_numbers_is_taken(void **state) {
+    (void)state;
+    sql(conn, "set statement_timeout = '30s'");
+    sql(conn, "select durable.start('many', (select ('[' || string_agg('0', ',') || ']')::jsonb "
+              "from generate_series(1, 340000)))");
+    sql_error(conn, "DJ001",
+              "select durable.start('many', (select ('[' || string_agg('0', ',') || "
+              "',1e131071]')::jsonb from generate_series(1, 340000)))");
+    sql(conn, "reset statement_timeout");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_bad_call_is_refused_by_name_and_stores_nothing),
         cmocka_unit_test(limits_are_met_to_the_byte),
         cmocka_unit_test(the_c_client_refuses_by_name),
         cmocka_unit_test(programs_refuse_what_they_cannot_use),
+        cmocka_unit_test(a_payload_of_340_thousand_numbers_is_taken),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -202,6 +202,34 @@ static void a_batch_starts_all_or_none(void **state) {
     free(many);
 }
 
+static void times_before_all_runs_are_before_them(void **state) {
+    (void)state;
+    CALL(201, "POST", "/v1/runs", starter, "{\"job\":\"dated\"}");
+    CALL(200, "GET", "/v1/runs?job=dated&since=1960-01-01T00:00:00Z&until=9999-12-31T23:59:59Z",
+         reader, NULL);
+    assert_field(&answer, "/runs/0/job", "dated");
+    CALL(200, "GET", "/v1/runs?job=dated&until=1960-01-01T00:00:00Z", reader, NULL);
+    assert_non_null(strstr(answer.body, "\"runs\": []"));
+}
+
+/* A list of one run, whose payload is nested so deep. */
+static void batch_nested(char text[512], int depth) {
+    int n = sprintf(text, "{\"runs\":[{\"job\":\"deep\",\"payload\":");
+    memset(text + n, '[', (size_t)depth);
+    memset(text + n + depth, ']', (size_t)depth);
+    strcpy(text + n + 2 * depth, "}]}");
+}
+
+static void a_payload_has_all_its_levels_in_a_batch_too(void **state) {
+    char text[512];
+    (void)state;
+    batch_nested(text, 64);
+    CALL(201, "POST", "/v1/runs/batch", starter, "%s", text);
+    batch_nested(text, 65);
+    CALL(400, "POST", "/v1/runs/batch", starter, "%s", text);
+    REFUSED(400, "invalid_argument", "nested too deep");
+}
+
 /* Connections that ask at the same time: their starts meet in one transaction. */
 static void one_bad_start_harms_nobody_that_came_with_it(void **state) {
     enum { MANY = 32 };
@@ -609,6 +637,8 @@ int main(void) {
         cmocka_unit_test(bad_starts_are_refused_by_the_fields_name),
         cmocka_unit_test(numbers_go_through_as_they_were_written),
         cmocka_unit_test(a_batch_starts_all_or_none),
+        cmocka_unit_test(times_before_all_runs_are_before_them),
+        cmocka_unit_test(a_payload_has_all_its_levels_in_a_batch_too),
         cmocka_unit_test(one_bad_start_harms_nobody_that_came_with_it),
         cmocka_unit_test(a_run_is_shown_from_all_sides),
         cmocka_unit_test(a_run_is_steered),

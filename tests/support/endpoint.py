@@ -60,11 +60,17 @@ def slow(call):
     return answer("completed")
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth > 1 else []
+
+
 HANDLERS = {
     "five-steps": five_steps,
     "wait": wait,
     "slow": slow,
     "echo": lambda call: answer("completed", result={"call": call}),
+    "deep": lambda call: answer("completed", step("s", nested(call["payload"])), result=nested(call["payload"])),
+    "odd-time": lambda call: answer("continue", {**step("s", 1), "startedAt": call["payload"] + 600 * "\u00e9"}),
     "fail": lambda call: answer("failed", error={"name": "Oops", "message": "no", "retryable": False}),
     "error-500": lambda call: (500, {"wrong": True}),
     "not-json": lambda call: (200, None),

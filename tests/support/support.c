@@ -333,7 +333,8 @@ pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
     sql(conn, "select durable_internal.endpoint_synced(1, 'test', 'test', (select "
               "jsonb_agg(jsonb_build_object('name', n)) "
               "from "
-              "unnest('{five-steps,wait,slow,echo,fail,error-500,not-json,too-much,bad-op,redirect}"
+              "unnest('{five-steps,wait,slow,echo,fail,error-500,not-json,too-much,bad-op,redirect,"
+              "deep,odd-time}"
               "'::text[]) as n))");
     return endpoint_again(*ret_port);
 }

@@ -150,15 +150,47 @@ static void a_wrong_secret_is_the_endpoints_to_refuse(void **state) {
     assert_non_null(strstr(found, "answered 401"));
 }
 
+static void a_result_may_be_nested_64_levels_wherever_it_lies_in_the_answer(void **state) {
+    (void)state;
+    const char *id = ended("deep", "64");
+    assert_memory_equal(shown(id), "completed [[[", 13);
+    assert_string_equal(sql_text(conn, "select status from durable.steps where run_id = '%s'", id),
+                        "completed");
+    assert_non_null(strstr(shown(ended("deep", "65")), "nested too deep"));
+}
+
+/* The database's reason is a long one then, and is cut; the run is failed with it. */
+static void a_value_that_only_the_database_refuses_fails_the_run_with_its_reason(void **state) {
+    (void)state;
+    assert_non_null(strstr(shown(ended("odd-time", "\"x\"")), "invalid input syntax"));
+    assert_non_null(strstr(shown(ended("odd-time", "\"xx\"")), "invalid input syntax"));
+}
+
+static void what_an_endpoint_says_of_itself_is_limited(void **state) {
+    (void)state;
+    sql(conn, "select durable_internal.endpoint_synced(1, 'test', repeat('v', 200), '[]')");
+    sql_error(conn, "DJ001",
+              "select durable_internal.endpoint_synced(1, 'test', repeat('v', 201), '[]')");
+    sql_error(conn, "DJ001",
+              "select durable_internal.endpoint_synced(1, 'test', null, jsonb_build_array("
+              "jsonb_build_object('name', 'echo', 'version', repeat('v', 201))))");
+    sql_error(conn, "DJ001",
+              "select durable_internal.endpoint_synced(1, 'test', null, '[{\"name\": \"echo\", "
+              "\"version\": {}}]')");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_handler_that_answers_is_called_once_a_step),
         cmocka_unit_test(a_call_says_what_the_protocol_has),
         cmocka_unit_test(a_wait_holds_no_call),
         cmocka_unit_test(what_is_no_answer_fails_the_attempt_with_a_reason),
+        cmocka_unit_test(a_result_may_be_nested_64_levels_wherever_it_lies_in_the_answer),
+        cmocka_unit_test(a_value_that_only_the_database_refuses_fails_the_run_with_its_reason),
         cmocka_unit_test(a_cancel_ends_a_call),
         cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
         cmocka_unit_test(a_wrong_secret_is_the_endpoints_to_refuse),
+        cmocka_unit_test(what_an_endpoint_says_of_itself_is_limited),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
