@@ -14,13 +14,13 @@
 #include "common/check.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "server/api/http_address.h"
 #include "server/api/http_head.h"
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
 #include <http_parser.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -48,7 +48,9 @@ struct http_conn {
     struct bufferevent *bev; /* NULL: gone */
     struct event *deadline;
     enum state state;
-    bool advancing, begun, ended, streaming, in_head_hook;
+    bool advancing, begun, ended, streaming;
+    bool body_ahead; /* of this request only the head has been looked at */
+    uint64_t peer;
     char *head_text;
     size_t scanned, body_bytes_max;
     struct http_head head;
@@ -64,6 +66,7 @@ struct http_server {
     struct evconnlistener *listeners[LISTENERS_MAX];
     char *unix_path;
     int listener_count, connection_count;
+    struct http_peers *peers;
     size_t bodies_bytes;
     bool draining;
     struct list connections;
@@ -87,9 +90,9 @@ static void request_reset(struct http_conn *conn) {
     buf_done(&conn->body);
     buf_init(&conn->body, 0);
     free(TAKE(conn->head_text));
-    conn->request = (struct http_request){ .conn = conn };
+    conn->request = (struct http_request){ .conn = conn, .peer = conn->peer };
     conn->scanned = 0;
-    conn->begun = false;
+    conn->begun = conn->body_ahead = false;
     conn->chunks = (struct http_chunks){ 0 };
 }
 
@@ -101,6 +104,7 @@ static void conn_free(struct http_conn *conn) {
     }
     event_free(conn->deadline);
     list_remove(&conn->link);
+    http_peers_leave(server->peers, conn->peer);
     free(conn);
     if (--server->connection_count == 0 && server->draining) {
         (void)event_base_loopexit(server->base, NULL);
@@ -221,7 +225,7 @@ void http_reply(struct http_request *request, int status, const char *content_ty
     }
     bool last = conn->ended && evbuffer_get_length(bufferevent_get_input(conn->bev)) == 0;
     bool close = !conn->head.keep_alive || conn->server->draining || last ||
-                 (conn->in_head_hook && !skip_body(conn));
+                 (conn->body_ahead && !skip_body(conn));
     write_answer(conn, status, content_type, headers, body, length, close);
     if (close) {
         conn_close(conn);
@@ -264,6 +268,42 @@ void http_stream_end(struct http_request *request) {
     conn_close(request->conn);
 }
 
+/* The head has passed. */
+static void begin_body(struct http_conn *conn) {
+    struct evbuffer *input = bufferevent_get_input(conn->bev);
+    conn->body_ahead = false;
+    if (conn->head.content_length > (int64_t)conn->body_bytes_max) {
+        (void)dj_fail(DJ_TOO_LARGE, "the body is %lld bytes; the limit is %zu bytes",
+                      (long long)conn->head.content_length, conn->body_bytes_max);
+        conn_refuse(conn, 413);
+        return;
+    }
+    buf_init(&conn->body, conn->body_bytes_max + 1);
+    if (!conn->head.chunked && conn->head.content_length <= 0) {
+        conn->request.body = (char *)"";
+        conn->server->hooks.on_request(&conn->request);
+        return;
+    }
+    conn->state = BODY;
+    conn_deadline(conn, conn->server->limits.body_ms);
+    if (conn->head.expect_continue && evbuffer_get_length(input) == 0) {
+        conn_write(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    }
+}
+
+void http_go_on(struct http_request *request) {
+    struct http_conn *conn = request->conn;
+    assert(conn->state == BUSY && conn->body_ahead && !conn->advancing);
+    if (conn->bev == NULL) {
+        conn_free(conn);
+        return;
+    }
+    conn->advancing = true; /* an answer that comes from inside waits for its turn below */
+    begin_body(conn);
+    conn->advancing = false;
+    conn_advance(conn);
+}
+
 /* The head is whole. */
 static void take_head(struct http_conn *conn, size_t length) {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
@@ -287,29 +327,10 @@ static void take_head(struct http_conn *conn, size_t length) {
     request->content_type = conn->head.content_type;
     request->last_event_id = conn->head.last_event_id;
     conn->state = BUSY;
-    conn->in_head_hook = true;
+    conn->body_ahead = true;
     conn_deadline(conn, 0);
-    dj_status passed = conn->server->hooks.on_head(request, &conn->body_bytes_max);
-    conn->in_head_hook = false;
-    if (passed != DJ_OK) {
-        return; /* it has answered */
-    }
-    if (conn->head.content_length > (int64_t)conn->body_bytes_max) {
-        (void)dj_fail(DJ_TOO_LARGE, "the body is %lld bytes; the limit is %zu bytes",
-                      (long long)conn->head.content_length, conn->body_bytes_max);
-        conn_refuse(conn, 413);
-        return;
-    }
-    buf_init(&conn->body, conn->body_bytes_max + 1);
-    if (!conn->head.chunked && conn->head.content_length <= 0) {
-        request->body = (char *)"";
-        conn->server->hooks.on_request(request);
-        return;
-    }
-    conn->state = BODY;
-    conn_deadline(conn, conn->server->limits.body_ms);
-    if (conn->head.expect_continue && evbuffer_get_length(input) == 0) {
-        conn_write(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    if (conn->server->hooks.on_head(request, &conn->body_bytes_max) == DJ_OK) {
+        begin_body(conn);
     }
 }
 
@@ -341,8 +362,10 @@ static bool take_body(struct http_conn *conn) {
         conn_refuse(conn, 413);
         return false;
     }
+    /* A look ahead of it is granted to everybody: who holds much may not shut out who holds little.
+     */
     if (buf_add(&conn->body, at, length) != DJ_OK ||
-        conn->server->bodies_bytes > BODIES_BYTES_MAX) {
+        (conn->server->bodies_bytes > BODIES_BYTES_MAX && conn->body.length > READ_AHEAD_BYTES)) {
         (void)dj_fail(DJ_UNAVAILABLE, "too many large requests at once");
         conn_refuse(conn, 503);
         return false;
@@ -443,11 +466,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
     conn_refuse(conn, 408);
 }
 
-static void refuse_connection(const struct http_server *server, int fd) {
+static void refuse_connection(const struct http_server *server, int fd, const char *why) {
     char text[1024];
     struct buf body;
     buf_init(&body, 512);
-    server->hooks.on_refused(&body, 503, "too many connections");
+    server->hooks.on_refused(&body, 503, why);
     int n =
         snprintf(text, sizeof text,
                  "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
@@ -463,17 +486,23 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
                       int length, void *context) {
     struct http_server *server = context;
     int yes = 1;
+    uint64_t peer = http_peer_of(address);
     (void)listener;
-    (void)address;
     (void)length;
-    if (server->connection_count >= server->limits.connections) {
-        refuse_connection(server, fd);
+    const char *why = server->connection_count >= server->limits.connections
+                          ? "too many connections"
+                      : http_peers_enter(server->peers, peer, server->limits.connections_a_peer)
+                          ? NULL
+                          : "too many connections from this address";
+    if (why != NULL) {
+        refuse_connection(server, fd, why);
         return;
     }
     struct http_conn *conn = calloc(1, sizeof *conn);
     check(conn != NULL);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     conn->server = server;
+    conn->peer = peer;
     conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
     conn->deadline = event_new(server->base, -1, 0, on_deadline, conn);
     check(conn->bev != NULL && conn->deadline != NULL);
@@ -505,6 +534,7 @@ dj_status http_server_open(struct event_base *base, const struct http_limits *li
     server->base = base;
     server->limits = *limits;
     server->hooks = *hooks;
+    server->peers = http_peers_new();
     list_init(&server->connections);
     *ret_server = server;
     return DJ_OK;
@@ -526,20 +556,8 @@ static dj_status listen_at(struct http_server *server, const struct sockaddr *ad
 }
 
 dj_status http_server_listen(struct http_server *server, const char *address) {
-    char host[256];
-    const char *colon = strrchr(address, ':');
-    size_t length = colon == NULL ? 0 : (size_t)(colon - address);
-    if (colon == NULL || length >= sizeof host || colon[1] == '\0') {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--listen %s is not allowed; HOST:PORT is", address);
-    }
-    bool brackets = length > 1 && address[0] == '[' && address[length - 1] == ']';
-    (void)snprintf(host, sizeof host, "%.*s", (int)(brackets ? length - 2 : length),
-                   brackets ? address + 1 : address);
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found = NULL;
-    int error = getaddrinfo(length == 0 ? NULL : host, colon + 1, &hints, &found);
-    if (error != 0) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--listen %s: %s", address, gai_strerror(error));
-    }
+    struct addrinfo *found = NULL;
+    DJ_TRY(http_address_find(address, &found));
     dj_status status = listen_at(server, found->ai_addr, found->ai_addrlen, address);
     freeaddrinfo(found);
     return status;

@@ -17,19 +17,13 @@ static struct api api; /* the hooks know no other */
 
 static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_max) {
     DJ_TRY(route_find(&api, request));
-    dj_status status = keys_check(&api, request);
-    if (status != DJ_OK && status != DJ_SUSPENDED) {
-        return status;
-    }
     *ret_body_bytes_max =
         request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
-    return DJ_OK;
+    return keys_check(&api, request);
 }
 
 static void on_request(struct http_request *request) {
-    if (keys_check_again(&api, request)) {
-        route_run(&api, request);
-    }
+    route_run(&api, request);
 }
 
 static bool on_gone(struct http_request *request) {
@@ -60,7 +54,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
 
 struct settings {
     const char *conninfo, *listen, *unix_path;
-    int connections;
+    int connections, rate_limit, bad_keys;
     bool allow_private;
     struct http_limits limits;
 };
@@ -84,7 +78,7 @@ static dj_status run(const struct settings *settings) {
         DJ_TRY(http_server_listen_unix(api.http, settings->unix_path));
     }
     DJ_TRY(database_open(api.base, settings->conninfo, settings->connections, &api.database));
-    keys_open(&api);
+    keys_open(&api, settings->rate_limit, settings->bad_keys);
     starts_open(&api);
     commits_open(&api);
     api.allow_private = settings->allow_private;
@@ -118,7 +112,9 @@ static void raise_descriptors(void) {
 int main(int argc, char **argv) {
     struct settings settings = { .listen = "127.0.0.1:7070",
                                  .connections = 2,
+                                 .bad_keys = 20,
                                  .limits = { .connections = 8192,
+                                             .connections_a_peer = 4096,
                                              .head_ms = 10000,
                                              .body_ms = 30000,
                                              .idle_ms = 75000,
@@ -166,6 +162,33 @@ int main(int argc, char **argv) {
           .help = "HTTP connections at once; the next one gets 503",
           .target = &settings.limits.connections,
           .min = 1,
+          .max = 1000000 },
+        { .flag = "max-clients-per-address",
+          .environment = "DURABLE_MAX_CLIENTS_PER_ADDRESS",
+          .value_name = "N",
+          .default_text = "4096",
+          .kind = CONFIG_INT,
+          .help = "of them, from one address",
+          .target = &settings.limits.connections_a_peer,
+          .min = 1,
+          .max = 1000000 },
+        { .flag = "rate-limit",
+          .environment = "DURABLE_RATE_LIMIT",
+          .value_name = "N",
+          .default_text = "0",
+          .kind = CONFIG_INT,
+          .help = "requests a second with one API key; the next one gets 429; 0: no limit",
+          .target = &settings.rate_limit,
+          .min = 0,
+          .max = 1000000 },
+        { .flag = "bad-keys",
+          .environment = "DURABLE_BAD_KEYS",
+          .value_name = "N",
+          .default_text = "20",
+          .kind = CONFIG_INT,
+          .help = "wrong API keys a minute from one address; the next one gets 429; 0: no limit",
+          .target = &settings.bad_keys,
+          .min = 0,
           .max = 1000000 },
         { .flag = "head-timeout",
           .environment = "DURABLE_HEAD_TIMEOUT",

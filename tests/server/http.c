@@ -25,11 +25,21 @@ static struct sockaddr_in address_of(int at) {
     return address;
 }
 
+static const char *from = "127.0.0.1";
+
+void http_come_from(const char *address) {
+    from = address;
+}
+
 static int try_connect(void) {
+    struct sockaddr_in mine = address_of(0);
+    mine.sin_addr.s_addr = inet_addr(from);
     struct sockaddr_in address = address_of(port);
     struct timeval patience = { .tv_sec = 20 };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int yes = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    assert_int_equal(bind(fd, (struct sockaddr *)&mine, sizeof mine), 0);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         (void)close(fd);
         return -1;
