@@ -344,8 +344,9 @@ end
 $$;
 
 -- What is new in the timelines of runs of any namespaces: entries later than `afters` (microseconds since 1970), oldest
--- first. A run that is ready is no entry: it has no time yet. The last entry of a run that has ended is its end.
-create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[])
+-- first; of each run the first `most`, and those that have the time of the last one of them. A run that is ready is no
+-- entry: it has no time yet. The last entry of a run that has ended is its end.
+create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[], most int)
 returns table (n int, at_us bigint, entry text, ended boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -354,11 +355,15 @@ begin
     for i in 1 .. cardinality(stream_tails.run_ids) loop
         perform durable_internal.as_namespace(namespaces[i]);
         return query
-        select i, (extract(epoch from t.at) * 1000000)::bigint, durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
+        select i, (extract(epoch from t.at) * 1000000)::bigint,
+               durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
                t.kind in ('completed', 'failed', 'cancelled')
-          from durable.timeline(run_ids[i]) as t
-         where extract(epoch from t.at) * 1000000 > afters[i]
-           and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused'));
+          from (select t.*
+                  from durable.timeline(run_ids[i]) with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
+                 where extract(epoch from t.at) * 1000000 > afters[i]
+                   and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused'))
+                 order by t.at fetch first (stream_tails.most) rows with ties) as t
+         order by t.place;
     end loop;
 end
 $$;

@@ -4,11 +4,17 @@
 
 #include "common/check.h"
 #include "common/list.h"
+#include "common/log.h"
 #include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define LISTS 1024 /* a power of two */
 
@@ -22,7 +28,30 @@ struct http_peers {
     struct list lists[LISTS];
 };
 
-dj_status http_address_find(const char *text, struct addrinfo **ret_found) {
+static void on_accept_error(struct evconnlistener *listener, void *context) {
+    (void)listener;
+    (void)context;
+    log_warning("http.not_accepted", "reason", strerror(errno));
+    usleep(1000); /* out of descriptors: the others go on, we must not spin */
+}
+
+static dj_status listen_at(struct event_base *base, const struct sockaddr *address,
+                           socklen_t length, const char *text, evconnlistener_cb on_accept,
+                           void *context, struct evconnlistener **ret_listener) {
+    struct evconnlistener *listener = evconnlistener_new_bind(
+        base, on_accept, context, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+        1024, address, (int)length);
+    if (listener == NULL) {
+        return dj_fail(DJ_UNAVAILABLE, "cannot listen at %s: %s", text, strerror(errno));
+    }
+    evconnlistener_set_error_cb(listener, on_accept_error);
+    *ret_listener = listener;
+    return DJ_OK;
+}
+
+dj_status http_address_listen(struct event_base *base, const char *text,
+                              evconnlistener_cb on_accept, void *context,
+                              struct evconnlistener **ret_listener) {
     char host[256];
     const char *colon = strrchr(text, ':');
     size_t length = colon == NULL ? 0 : (size_t)(colon - text);
@@ -32,12 +61,31 @@ dj_status http_address_find(const char *text, struct addrinfo **ret_found) {
     bool brackets = length > 1 && text[0] == '[' && text[length - 1] == ']';
     (void)snprintf(host, sizeof host, "%.*s", (int)(brackets ? length - 2 : length),
                    brackets ? text + 1 : text);
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-    int error = getaddrinfo(length == 0 ? NULL : host, colon + 1, &hints, ret_found);
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found = NULL;
+    int error = getaddrinfo(length == 0 ? NULL : host, colon + 1, &hints, &found);
     if (error != 0) {
         return dj_fail(DJ_INVALID_ARGUMENT, "--listen %s: %s", text, gai_strerror(error));
     }
-    return DJ_OK;
+    dj_status status =
+        listen_at(base, found->ai_addr, found->ai_addrlen, text, on_accept, context, ret_listener);
+    freeaddrinfo(found);
+    return status;
+}
+
+dj_status http_address_listen_unix(struct event_base *base, const char *path,
+                                   evconnlistener_cb on_accept, void *context,
+                                   struct evconnlistener **ret_listener) {
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct stat there;
+    if (strlen(path) >= sizeof address.sun_path) {
+        return dj_fail(DJ_INVALID_ARGUMENT, "--unix %s is too long", path);
+    }
+    (void)strcpy(address.sun_path, path);
+    if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode)) {
+        (void)unlink(path); /* of a server that was killed */
+    }
+    return listen_at(base, (const struct sockaddr *)&address, sizeof address, path, on_accept,
+                     context, ret_listener);
 }
 
 struct http_peers *http_peers_new(void) {

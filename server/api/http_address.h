@@ -3,13 +3,18 @@
 #define SERVER_API_HTTP_ADDRESS_H
 
 #include "common/status.h"
-#include <netdb.h>
+#include <event2/listener.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
-/** HOST:PORT, or [HOST]:PORT. To be freed by freeaddrinfo(). */
-MUST_CHECK dj_status http_address_find(const char *text, struct addrinfo **ret_found);
+/** HOST:PORT, or [HOST]:PORT. DJ_UNAVAILABLE says why not. */
+MUST_CHECK dj_status http_address_listen(struct event_base *base, const char *text,
+                                         evconnlistener_cb on_accept, void *context,
+                                         struct evconnlistener **ret_listener);
+MUST_CHECK dj_status http_address_listen_unix(struct event_base *base, const char *path,
+                                              evconnlistener_cb on_accept, void *context,
+                                              struct evconnlistener **ret_listener);
 
 struct http_peers;
 

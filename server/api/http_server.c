@@ -27,15 +27,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LISTENERS_MAX 4
 #define READ_AHEAD_BYTES 65536
 #define WRITE_BEHIND_BYTES 262144
-#define STREAM_BEHIND_BYTES 1048576
+#define STREAM_BEHIND_BYTES (4 * 1024 * 1024) /* who adds looks at http_stream_behind() before */
+#define SEND_BUFFER_BYTES 262144 /* the kernel would keep 4 MB for each who does not read */
 #define BODIES_BYTES_MAX ((size_t)512 * 1024 * 1024)
 #define LINGER_MS 2000
 #define CLOSING_MS 60000
@@ -109,6 +108,12 @@ static void conn_free(struct http_conn *conn) {
     if (--server->connection_count == 0 && server->draining) {
         (void)event_base_loopexit(server->base, NULL);
     }
+}
+
+/* What the kernel still has for the client is not worth keeping. */
+static void conn_forget(struct http_conn *conn) {
+    struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+    (void)setsockopt(bufferevent_getfd(conn->bev), SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 }
 
 /* The client is not there any more, or will not be served. */
@@ -256,11 +261,16 @@ void http_stream_begin(struct http_request *request, const char *content_type) {
 bool http_stream_add(struct http_request *request, const char *text, size_t length) {
     struct http_conn *conn = request->conn;
     if (evbuffer_get_length(bufferevent_get_output(conn->bev)) > STREAM_BEHIND_BYTES) {
+        conn_forget(conn);
         conn_free(conn);
         return false;
     }
     conn_write(conn, text, length);
     return true;
+}
+
+size_t http_stream_behind(const struct http_request *request) {
+    return evbuffer_get_length(bufferevent_get_output(request->conn->bev));
 }
 
 void http_stream_end(struct http_request *request) {
@@ -441,6 +451,9 @@ static void on_written(struct bufferevent *bev, void *context) {
 static void on_event(struct bufferevent *bev, short what, void *context) {
     struct http_conn *conn = context;
     (void)bev;
+    if ((what & BEV_EVENT_TIMEOUT) != 0) {
+        conn_forget(conn);
+    }
     if ((what & BEV_EVENT_EOF) == 0 || conn->state == LINGER || conn->state == CLOSING) {
         conn_lose(conn); /* an error, or a reader that is too slow */
         return;
@@ -485,7 +498,7 @@ static void refuse_connection(const struct http_server *server, int fd, const ch
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                       int length, void *context) {
     struct http_server *server = context;
-    int yes = 1;
+    int yes = 1, buffer = SEND_BUFFER_BYTES;
     uint64_t peer = http_peer_of(address);
     (void)listener;
     (void)length;
@@ -501,6 +514,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     struct http_conn *conn = calloc(1, sizeof *conn);
     check(conn != NULL);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     conn->server = server;
     conn->peer = peer;
     conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
@@ -518,13 +532,6 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     request_next(conn);
 }
 
-static void on_accept_error(struct evconnlistener *listener, void *context) {
-    (void)listener;
-    (void)context;
-    log_warning("http.not_accepted", "reason", strerror(errno));
-    usleep(1000); /* out of descriptors: the others go on, we must not spin */
-}
-
 dj_status http_server_open(struct event_base *base, const struct http_limits *limits,
                            const struct http_hooks *hooks, struct http_server **ret_server) {
     struct http_server *server = calloc(1, sizeof *server);
@@ -540,40 +547,19 @@ dj_status http_server_open(struct event_base *base, const struct http_limits *li
     return DJ_OK;
 }
 
-static dj_status listen_at(struct http_server *server, const struct sockaddr *address,
-                           socklen_t length, const char *text) {
+dj_status http_server_listen(struct http_server *server, const char *address) {
     check(server->listener_count < LISTENERS_MAX);
-    struct evconnlistener *listener =
-        evconnlistener_new_bind(server->base, on_accept, server,
-                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
-                                1024, address, (int)length);
-    if (listener == NULL) {
-        return dj_fail(DJ_UNAVAILABLE, "cannot listen at %s: %s", text, strerror(errno));
-    }
-    evconnlistener_set_error_cb(listener, on_accept_error);
-    server->listeners[server->listener_count++] = listener;
+    DJ_TRY(http_address_listen(server->base, address, on_accept, server,
+                               &server->listeners[server->listener_count]));
+    server->listener_count++;
     return DJ_OK;
 }
 
-dj_status http_server_listen(struct http_server *server, const char *address) {
-    struct addrinfo *found = NULL;
-    DJ_TRY(http_address_find(address, &found));
-    dj_status status = listen_at(server, found->ai_addr, found->ai_addrlen, address);
-    freeaddrinfo(found);
-    return status;
-}
-
 dj_status http_server_listen_unix(struct http_server *server, const char *path) {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct stat there;
-    if (strlen(path) >= sizeof address.sun_path) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--unix %s is too long", path);
-    }
-    (void)strcpy(address.sun_path, path);
-    if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode)) {
-        (void)unlink(path); /* of a server that was killed */
-    }
-    DJ_TRY(listen_at(server, (const struct sockaddr *)&address, sizeof address, path));
+    check(server->listener_count < LISTENERS_MAX);
+    DJ_TRY(http_address_listen_unix(server->base, path, on_accept, server,
+                                    &server->listeners[server->listener_count]));
+    server->listener_count++;
     server->unix_path = strdup(path);
     return DJ_OK;
 }

@@ -79,6 +79,7 @@ bool http_is_heard(const struct http_request *request);
 /** An answer without an end that is known: begins it, adds to it, ends it. Adding answers false
  * when the client reads too slowly; it has then been cut off. */
 void http_stream_begin(struct http_request *request, const char *content_type);
+size_t http_stream_behind(const struct http_request *request); /* bytes that it has not taken yet */
 bool http_stream_add(struct http_request *request, const char *text, size_t length);
 void http_stream_end(struct http_request *request);
 
