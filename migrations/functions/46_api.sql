@@ -118,12 +118,18 @@ begin
 end
 $$;
 
--- A value, or null where the key's scopes do not show payloads.
+-- What is said of a run, a step, an attempt or a log line; where the key's scopes do not show payloads, without what a
+-- handler was given and gave back: of an error the fields that the protocol names, of a log line the text.
 create or replace function durable_internal.shown(value jsonb, payloads boolean)
 returns jsonb
 language sql immutable
 as $$
-    select case when shown.payloads then shown.value else shown.value - array['payload', 'result'] end;
+    select case when shown.payloads then shown.value
+                when jsonb_typeof(shown.value -> 'error') = 'object' then
+                    shown.value - array['payload', 'result', 'fields', 'error'] || jsonb_build_object('error',
+                        (select jsonb_object_agg(e.key, e.value) from jsonb_each(shown.value -> 'error') as e
+                          where e.key in ('name', 'message', 'stack', 'step', 'retryable', 'retryAfter', 'code')))
+                else shown.value - array['payload', 'result', 'fields'] end;
 $$;
 
 -- One run. Raises DJ003.
@@ -297,7 +303,7 @@ end
 $$;
 
 -- The attempts of a run, oldest first. Raises DJ003.
-create or replace function durable_internal.attempts_page(run_id uuid, skip bigint, most int)
+create or replace function durable_internal.attempts_page(run_id uuid, skip bigint, most int, payloads boolean)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -306,9 +312,9 @@ as $$
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), attempts_page.run_id);
     return durable_internal.list_text('attempts', array(
-        select jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'startedAt',
+        select durable_internal.shown(jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'startedAt',
                    durable_internal.json_time(a.started_at), 'endedAt', durable_internal.json_time(a.ended_at),
-                   'outcome', a.outcome, 'error', a.error)::text
+                   'outcome', a.outcome, 'error', a.error), attempts_page.payloads)::text
           from durable.attempts a
          where a.run_id = attempts_page.run_id
          order by a.started_at, a.attempt offset attempts_page.skip limit attempts_page.most + 1), skip, most);
@@ -316,7 +322,7 @@ end
 $$;
 
 -- The log lines of a run, oldest first. Raises DJ003.
-create or replace function durable_internal.logs_page(run_id uuid, skip bigint, most int)
+create or replace function durable_internal.logs_page(run_id uuid, skip bigint, most int, payloads boolean)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -325,8 +331,8 @@ as $$
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), logs_page.run_id);
     return durable_internal.list_text('logs', array(
-        select jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at), 'level', g.level,
-                                  'message', g.message, 'fields', g.fields)::text
+        select durable_internal.shown(jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at),
+                   'level', g.level, 'message', g.message, 'fields', g.fields), logs_page.payloads)::text
           from durable.logs g
          where g.run_id = logs_page.run_id
          order by g.at offset logs_page.skip limit logs_page.most + 1), skip, most);
