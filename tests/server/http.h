@@ -15,6 +15,7 @@ struct answer {
  * it is alive; ready too, where `ready` says so. */
 pid_t server_start(const char *url, bool ready, ...) __attribute__((sentinel));
 int server_port(void);
+void http_use_port(int at); /* for all that follows: of a proxy in front */
 
 /** A key of a namespace with scopes such as "read,start". */
 const char *key_new(PGconn *conn, const char *namespace, const char *scopes);

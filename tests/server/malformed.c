@@ -17,7 +17,8 @@ const char *const malformed_kinds[MALFORMED_KINDS] = {
 #define ROW(kind, status, text)                                                                    \
     { MALFORMED_##kind, text, sizeof(text) - 1, NULL, status }
 /* What follows is 40 bytes: an end of chunks, and a request that must never be one by surprise. */
-#define REST "0\r\n\r\nGET /smuggled HTTP/1.1\r\n" HOST "\r\n"
+#define SMUGGLED "GET /smuggled HTTP/1.1\r\n" HOST "\r\n" /* 35 */
+#define REST "0\r\n\r\n" SMUGGLED
 #define FRAMED(status, headers) ROW(FRAMING, status, HEAD headers "\r\n\r\n" REST)
 #define CHUNKED(status, body) ROW(CHUNK, status, HEAD "Transfer-Encoding: chunked\r\n\r\n" body)
 #define PATH(status, path) ROW(PATH, status, "GET " path " HTTP/1.1\r\n" HOST "\r\n")
@@ -141,6 +142,11 @@ const struct malformed malformed[] = {
     ROW(HEADER, 200, HEAD "\r\n"),
     ROW(HEADER, 200, HEAD "A:\r\nB: \t c \t\r\n\r\n"),
 
+    ROW(FRAMING, 200, HEAD "Content-Length: 35\r\n\r\n" SMUGGLED),
+    ROW(FRAMING, 200, HEAD "Transfer-Encoding: chunked\r\n\r\n23\r\n" SMUGGLED "\r\n0\r\n\r\n"),
+    ROW(FRAMING, 400, HEAD "Content-Length: 35\r\nTransfer-Encoding: identity\r\n\r\n" SMUGGLED),
+    ROW(FRAMING, 400, HEAD "Content-Length: 35\r\nContent-Length: 0\r\n\r\n" SMUGGLED),
+    ROW(FRAMING, 400, HEAD "Content-Length: 0\r\nContent-Length: 35\r\n\r\n" SMUGGLED),
     FRAMED(200, "Content-Length: 40"),
     FRAMED(200, "Content-Length: 5"),
     FRAMED(200, "Content-Length: 0"),
