@@ -248,14 +248,14 @@ CALL(CALL_TIMELINE_PAGE, "timeline_page", "select durable_internal.timeline_page
      DB_UUID, DB_INT8, DB_INT4);
 CALL(CALL_STEPS_PAGE, "steps_page", "select durable_internal.steps_page($1, $2, $3, $4)", DB_UUID,
      DB_INT8, DB_INT4, DB_BOOL);
-CALL(CALL_ATTEMPTS_PAGE, "attempts_page", "select durable_internal.attempts_page($1, $2, $3)",
-     DB_UUID, DB_INT8, DB_INT4);
-CALL(CALL_LOGS_PAGE, "logs_page", "select durable_internal.logs_page($1, $2, $3)", DB_UUID, DB_INT8,
-     DB_INT4);
+CALL(CALL_ATTEMPTS_PAGE, "attempts_page", "select durable_internal.attempts_page($1, $2, $3, $4)",
+     DB_UUID, DB_INT8, DB_INT4, DB_BOOL);
+CALL(CALL_LOGS_PAGE, "logs_page", "select durable_internal.logs_page($1, $2, $3, $4)", DB_UUID,
+     DB_INT8, DB_INT4, DB_BOOL);
 CALL(CALL_WHY_TEXT, "why_text", "select durable_internal.why_text($1)", DB_UUID);
 CALL(CALL_STREAM_TAILS, "stream_tails",
-     "select n, at_us, entry, ended from durable_internal.stream_tails($1, $2, $3)", DB_INT4_ARRAY,
-     DB_UUID_ARRAY, DB_INT8_ARRAY);
+     "select n, at_us, entry, ended from durable_internal.stream_tails($1, $2, $3, $4)",
+     DB_INT4_ARRAY, DB_UUID_ARRAY, DB_INT8_ARRAY, DB_INT4);
 CALL(CALL_CANCEL_TEXT, "cancel_text", "select durable_internal.cancel_text($1, $2, $3)", DB_UUID,
      DB_TEXT, DB_BOOL);
 CALL(CALL_RETRY_TEXT, "retry_text", "select durable_internal.retry_text($1, $2, $3)", DB_UUID,

@@ -25,18 +25,18 @@ as $$
 $$;
 
 -- The namespace that this session's role was granted; `default` where none was. By session_user: inside
--- a SECURITY DEFINER function it is still the caller's login, and nobody can set it. Every name in it is
--- written out, so it needs no search_path of its own, which each call would pay for.
+-- a SECURITY DEFINER function it is still the caller's login, and nobody can set it. Views call it with the caller's
+-- search_path, in front of which functions of the caller's own may stand: so it has its own.
 create or replace function durable_internal.session_namespace()
 returns int
-language plpgsql stable security definer
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     if current_setting('durable.namespace', true) <> '' and pg_has_role(session_user, 'durable_api', 'member') then
         return current_setting('durable.namespace')::int;
     end if;
     return coalesce((select r.namespace_id from durable_internal.namespace_role r
-                      where r.role operator(pg_catalog.=) session_user), 1);
+                      where r.role = session_user), 1);
 end
 $$;
 

@@ -168,12 +168,18 @@ begin
 end
 $$;
 
--- A value, or null where the key's scopes do not show payloads.
+-- What is said of a run, a step, an attempt or a log line; where the key's scopes do not show payloads, without what a
+-- handler was given and gave back: of an error the fields that the protocol names, of a log line the text.
 create or replace function durable_internal.shown(value jsonb, payloads boolean)
 returns jsonb
 language sql immutable
 as $$
-    select case when shown.payloads then shown.value else shown.value - array['payload', 'result'] end;
+    select case when shown.payloads then shown.value
+                when jsonb_typeof(shown.value -> 'error') = 'object' then
+                    shown.value - array['payload', 'result', 'fields', 'error'] || jsonb_build_object('error',
+                        (select jsonb_object_agg(e.key, e.value) from jsonb_each(shown.value -> 'error') as e
+                          where e.key in ('name', 'message', 'stack', 'step', 'retryable', 'retryAfter', 'code')))
+                else shown.value - array['payload', 'result', 'fields'] end;
 $$;
 
 -- One run. Raises DJ003.
@@ -306,7 +312,7 @@ end
 $$;
 
 -- The attempts of a run, oldest first. Raises DJ003.
-create or replace function durable_internal.attempts_page(run_id uuid, skip bigint, most int)
+create or replace function durable_internal.attempts_page(run_id uuid, skip bigint, most int, payloads boolean)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -315,9 +321,9 @@ as $$
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), attempts_page.run_id);
     return durable_internal.list_text('attempts', array(
-        select jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'fence', a.fence, 'startedAt',
+        select durable_internal.shown(jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'fence', a.fence, 'startedAt',
                    durable_internal.json_time(a.started_at), 'endedAt', durable_internal.json_time(a.ended_at),
-                   'outcome', a.outcome, 'error', a.error)::text
+                   'outcome', a.outcome, 'error', a.error), attempts_page.payloads)::text
           from durable.attempts a
          where a.run_id = attempts_page.run_id
          order by a.started_at, a.attempt offset attempts_page.skip limit attempts_page.most + 1), skip, most);
@@ -325,7 +331,7 @@ end
 $$;
 
 -- The log lines of a run, oldest first. Raises DJ003.
-create or replace function durable_internal.logs_page(run_id uuid, skip bigint, most int)
+create or replace function durable_internal.logs_page(run_id uuid, skip bigint, most int, payloads boolean)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -334,8 +340,8 @@ as $$
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), logs_page.run_id);
     return durable_internal.list_text('logs', array(
-        select jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at), 'level', g.level,
-                                  'message', g.message, 'fields', g.fields)::text
+        select durable_internal.shown(jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at),
+                   'level', g.level, 'message', g.message, 'fields', g.fields), logs_page.payloads)::text
           from durable.logs g
          where g.run_id = logs_page.run_id
          order by g.at offset logs_page.skip limit logs_page.most + 1), skip, most);
@@ -353,8 +359,9 @@ end
 $$;
 
 -- What is new in the timelines of runs of any namespaces: entries later than `afters` (microseconds since 1970), oldest
--- first. A run that is ready is no entry: it has no time yet. The last entry of a run that has ended is its end.
-create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[])
+-- first; of each run the first `most`, and those that have the time of the last one of them. A run that is ready is no
+-- entry: it has no time yet. The last entry of a run that has ended is its end.
+create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[], most int)
 returns table (n int, at_us bigint, entry text, ended boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -363,11 +370,15 @@ begin
     for i in 1 .. cardinality(stream_tails.run_ids) loop
         perform durable_internal.as_namespace(namespaces[i]);
         return query
-        select i, (extract(epoch from t.at) * 1000000)::bigint, durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
+        select i, (extract(epoch from t.at) * 1000000)::bigint,
+               durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
                t.kind in ('completed', 'failed', 'cancelled')
-          from durable.timeline(run_ids[i]) as t
-         where extract(epoch from t.at) * 1000000 > afters[i]
-           and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'));
+          from (select t.*
+                  from durable.timeline(run_ids[i]) with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
+                 where extract(epoch from t.at) * 1000000 > afters[i]
+                   and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
+                 order by t.at fetch first (stream_tails.most) rows with ties) as t
+         order by t.place;
     end loop;
 end
 $$;

@@ -48,7 +48,7 @@ struct api {
 
 struct api_settings {
     const char *conninfo, *listen, *unix_path; /* listen "", unix_path NULL: not there */
-    int connections;
+    int connections, rate_limit, bad_keys;
     bool allow_private;
     struct http_limits limits;
 };
@@ -76,13 +76,12 @@ MUST_CHECK dj_status route_find(struct api *api, struct http_request *request);
 void route_run(struct api *api, struct http_request *request);
 
 /* auth.c */
-void keys_open(struct api *api);
-/** DJ_OK: the key is known and may do this. DJ_SUSPENDED: ask again, by keys_ask. Else it has
- * answered. */
+/** `rate_limit`: requests a second with one key; `bad_keys`: wrong ones a minute from one address.
+ * 0: no limit. */
+void keys_open(struct api *api, int rate_limit, int bad_keys);
+/** DJ_OK: the key is known and may do this. DJ_SUSPENDED: the database is asked, and the request
+ * goes on when it has answered. Else the request is answered. */
 MUST_CHECK dj_status keys_check(struct api *api, struct http_request *request);
-/** The body has come as well. True: go on. False: the key is asked for first, and then the route is
- * run; or it has answered. */
-bool keys_check_again(struct api *api, struct http_request *request);
 
 /* problem.c: what is answered when it is no success. */
 enum problem {

@@ -1,11 +1,17 @@
 /* API keys: dj_<id>_<secret>. The id finds the key, the SHA-256 of the whole text is compared in
  * constant time. What was found is remembered for 10 s, or until a notification says that a key has
- * ended. All failures look the same. */
+ * ended. All failures look the same.
+ *
+ * Who guesses is slowed: after so many wrong keys in a minute, an address gets 429 for keys that
+ * this server has not seen to be right. Those that it has go on, for a proxy has one address for
+ * all its clients. */
 #include "server/api/api.h"
 
 #include "common/check.h"
 #include "common/db_rows.h"
 #include "common/log.h"
+#include "server/api/rate.h"
+#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -18,6 +24,7 @@
 #define KEY_LENGTH 63
 #define HASH_TEXT_BYTES (2 * SHA256_DIGEST_LENGTH)
 #define REMEMBER_MS 10000
+#define LONG_AGO (-REMEMBER_MS)
 #define KEYS_MAX 1024 /* a power of two */
 
 struct key {
@@ -30,12 +37,17 @@ struct key {
 
 struct keys {
     struct key remembered[KEYS_MAX];
+    struct rate *by_key, *wrong; /* NULL: no limit */
 };
 
 static struct keys *notified; /* there is one server in a process */
 
+/* Each is asked for once more. */
 static void forget_all(void) {
-    memset(notified, 0, sizeof *notified);
+    for (int i = 0; i < KEYS_MAX; i++) {
+        struct key *key = &notified->remembered[i];
+        key->found_ms = key->found_ms == 0 ? 0 : LONG_AGO;
+    }
 }
 
 static struct api *served;
@@ -45,10 +57,12 @@ static void on_up(void) {
     commits_on_up(served);
 }
 
-void keys_open(struct api *api) {
+void keys_open(struct api *api, int rate_limit, int bad_keys) {
     served = api;
     api->keys = calloc(1, sizeof *api->keys);
     check(api->keys != NULL);
+    api->keys->by_key = rate_new(rate_limit, 1000);
+    api->keys->wrong = rate_new(bad_keys, 60000);
     notified = api->keys;
     database_on_notify(api->database, forget_all, on_up);
 }
@@ -97,6 +111,27 @@ static void unauthorized(struct api *api, struct http_request *request) {
                   "a valid API key is needed: Authorization: Bearer <api key>");
 }
 
+static void too_many(struct api *api, struct http_request *request, int64_t wait_ms,
+                     const char *what) {
+    char header[64];
+    int64_t seconds = (wait_ms + 999) / 1000;
+    (void)snprintf(header, sizeof header, "Retry-After: %" PRId64 "\r\n", seconds);
+    problem_reply(api, request, PROBLEM_RATE_LIMITED, header, "%s; try again in %" PRId64 " s",
+                  what, seconds);
+}
+
+/* A key that is none, or not the one it says it is. */
+static dj_status wrong_key(struct api *api, struct http_request *request) {
+    int64_t wait_ms = rate_wait_ms(api->keys->wrong, request->peer);
+    if (wait_ms > 0) {
+        too_many(api, request, wait_ms, "too many wrong API keys from this address");
+    } else {
+        rate_spend(api->keys->wrong, request->peer);
+        unauthorized(api, request);
+    }
+    return DJ_NOT_ALLOWED;
+}
+
 static const struct {
     const char *name;
     enum scope scope;
@@ -128,9 +163,15 @@ static dj_status judge(struct api *api, struct http_request *request, const char
     char hash[HASH_TEXT_BYTES];
     hash_key(sent, hash);
     if (CRYPTO_memcmp(hash, known->hash, sizeof hash) != 0 || known->namespace_id == 0) {
-        unauthorized(api, request);
+        return wrong_key(api, request);
+    }
+    uint64_t who = rate_who(known->id, ID_LENGTH);
+    int64_t wait_ms = rate_wait_ms(api->keys->by_key, who);
+    if (wait_ms > 0) {
+        too_many(api, request, wait_ms, "too many requests with this API key");
         return DJ_NOT_ALLOWED;
     }
+    rate_spend(api->keys->by_key, who);
     request->namespace_id = known->namespace_id;
     request->scopes = known->scopes;
     if ((known->scopes & request->route->scope) == 0) {
@@ -143,23 +184,6 @@ static dj_status judge(struct api *api, struct http_request *request, const char
         return DJ_NOT_ALLOWED;
     }
     return DJ_OK;
-}
-
-dj_status keys_check(struct api *api, struct http_request *request) {
-    if (request->route->scope == SCOPE_NONE) {
-        return DJ_OK;
-    }
-    const char *sent = key_of(request);
-    if (sent == NULL) {
-        unauthorized(api, request);
-        return DJ_NOT_ALLOWED;
-    }
-    const struct key *known = place_of(api->keys, sent + 3);
-    if (known->found_ms == 0 || now_ms() - known->found_ms > REMEMBER_MS ||
-        memcmp(known->id, sent + 3, ID_LENGTH) != 0) {
-        return DJ_SUSPENDED;
-    }
-    return judge(api, request, sent, known);
 }
 
 struct asking {
@@ -207,7 +231,7 @@ static void on_found(void *context, const struct work_end *end) {
         *place_of(asking.api->keys, key.id) = key;
     }
     if (judge(asking.api, request, sent, &key) == DJ_OK) {
-        route_run(asking.api, request);
+        http_go_on(request);
     }
 }
 
@@ -222,13 +246,35 @@ static void keys_ask(struct api *api, struct http_request *request) {
     database_send(api->database, work, on_found, asking);
 }
 
-bool keys_check_again(struct api *api, struct http_request *request) {
-    if (request->namespace_id != 0 || request->route->scope == SCOPE_NONE) {
-        return true; /* it was known when the head came */
+/* Was this very key right when it was asked for last? */
+static bool was_right(const struct key *known, const char *sent) {
+    char hash[HASH_TEXT_BYTES];
+    hash_key(sent, hash);
+    return CRYPTO_memcmp(hash, known->hash, sizeof hash) == 0;
+}
+
+dj_status keys_check(struct api *api, struct http_request *request) {
+    if (request->route->scope == SCOPE_NONE) {
+        return DJ_OK;
     }
-    dj_status status = keys_check(api, request);
-    if (status == DJ_SUSPENDED) {
-        keys_ask(api, request);
+    if (request->authorization == NULL) {
+        unauthorized(api, request);
+        return DJ_NOT_ALLOWED;
     }
-    return status == DJ_OK;
+    const char *sent = key_of(request);
+    if (sent == NULL) {
+        return wrong_key(api, request);
+    }
+    const struct key *known = place_of(api->keys, sent + 3);
+    bool found = known->found_ms != 0 && memcmp(known->id, sent + 3, ID_LENGTH) == 0;
+    if (found && now_ms() - known->found_ms <= REMEMBER_MS) {
+        return judge(api, request, sent, known);
+    }
+    int64_t wait_ms = rate_wait_ms(api->keys->wrong, request->peer);
+    if (wait_ms > 0 && !(found && was_right(known, sent))) {
+        too_many(api, request, wait_ms, "too many wrong API keys from this address");
+        return DJ_NOT_ALLOWED;
+    }
+    keys_ask(api, request);
+    return DJ_SUSPENDED;
 }

@@ -15,6 +15,15 @@ static int refuse(int status, const char *why) {
     return status;
 }
 
+/* Two spaces and no more; the parser would pass over others. */
+static bool is_request_line(const char *text, size_t length) {
+    int spaces = 0;
+    for (size_t i = 0; i < length; i++) {
+        spaces += text[i] == ' ';
+    }
+    return spaces == 2 && length >= 14 && memcmp(text + length - 9, " HTTP/1.", 8) == 0;
+}
+
 int http_head_scan(const char *text, size_t length, size_t *ret_scanned, size_t *ret_length) {
     size_t at = *ret_scanned;
     bool first = memchr(text, '\n', at) == NULL;
@@ -39,7 +48,7 @@ int http_head_scan(const char *text, size_t length, size_t *ret_scanned, size_t 
         if (c != '\n') {
             continue;
         }
-        if (first && (at < 15 || memcmp(text + at - 10, " HTTP/1.", 8) != 0)) {
+        if (first && !is_request_line(text, at - 1)) {
             return refuse(400, "the request line is not METHOD TARGET HTTP/1.1");
         }
         first = false;

@@ -14,28 +14,27 @@
 #include "common/check.h"
 #include "common/list.h"
 #include "common/log.h"
+#include "server/api/http_address.h"
 #include "server/api/http_head.h"
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
 #include <http_parser.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LISTENERS_MAX 4
 #define READ_AHEAD_BYTES 65536
 #define WRITE_BEHIND_BYTES 262144
-#define STREAM_BEHIND_BYTES 1048576
+#define STREAM_BEHIND_BYTES (4 * 1024 * 1024) /* who adds looks at http_stream_behind() before */
+#define SEND_BUFFER_BYTES 262144 /* the kernel would keep 4 MB for each who does not read */
 #define BODIES_BYTES_MAX ((size_t)512 * 1024 * 1024)
 #define LINGER_MS 2000
 #define CLOSING_MS 60000
@@ -48,7 +47,9 @@ struct http_conn {
     struct bufferevent *bev; /* NULL: gone */
     struct event *deadline;
     enum state state;
-    bool advancing, begun, ended, streaming, in_head_hook;
+    bool advancing, begun, ended, streaming;
+    bool body_ahead; /* of this request only the head has been looked at */
+    uint64_t peer;
     char *head_text;
     size_t scanned, body_bytes_max;
     struct http_head head;
@@ -64,6 +65,7 @@ struct http_server {
     struct evconnlistener *listeners[LISTENERS_MAX];
     char *unix_path;
     int listener_count, connection_count;
+    struct http_peers *peers;
     size_t bodies_bytes;
     bool draining;
     struct list connections;
@@ -87,9 +89,9 @@ static void request_reset(struct http_conn *conn) {
     buf_done(&conn->body);
     buf_init(&conn->body, 0);
     free(TAKE(conn->head_text));
-    conn->request = (struct http_request){ .conn = conn };
+    conn->request = (struct http_request){ .conn = conn, .peer = conn->peer };
     conn->scanned = 0;
-    conn->begun = false;
+    conn->begun = conn->body_ahead = false;
     conn->chunks = (struct http_chunks){ 0 };
 }
 
@@ -101,10 +103,17 @@ static void conn_free(struct http_conn *conn) {
     }
     event_free(conn->deadline);
     list_remove(&conn->link);
+    http_peers_leave(server->peers, conn->peer);
     free(conn);
     if (--server->connection_count == 0 && server->draining) {
         (void)event_base_loopexit(server->base, NULL);
     }
+}
+
+/* What the kernel still has for the client is not worth keeping. */
+static void conn_forget(struct http_conn *conn) {
+    struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+    (void)setsockopt(bufferevent_getfd(conn->bev), SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 }
 
 /* The client is not there any more, or will not be served. */
@@ -221,7 +230,7 @@ void http_reply(struct http_request *request, int status, const char *content_ty
     }
     bool last = conn->ended && evbuffer_get_length(bufferevent_get_input(conn->bev)) == 0;
     bool close = !conn->head.keep_alive || conn->server->draining || last ||
-                 (conn->in_head_hook && !skip_body(conn));
+                 (conn->body_ahead && !skip_body(conn));
     write_answer(conn, status, content_type, headers, body, length, close);
     if (close) {
         conn_close(conn);
@@ -252,6 +261,7 @@ void http_stream_begin(struct http_request *request, const char *content_type) {
 bool http_stream_add(struct http_request *request, const char *text, size_t length) {
     struct http_conn *conn = request->conn;
     if (evbuffer_get_length(bufferevent_get_output(conn->bev)) > STREAM_BEHIND_BYTES) {
+        conn_forget(conn);
         conn_free(conn);
         return false;
     }
@@ -259,9 +269,49 @@ bool http_stream_add(struct http_request *request, const char *text, size_t leng
     return true;
 }
 
+size_t http_stream_behind(const struct http_request *request) {
+    return evbuffer_get_length(bufferevent_get_output(request->conn->bev));
+}
+
 void http_stream_end(struct http_request *request) {
     request->conn->streaming = false;
     conn_close(request->conn);
+}
+
+/* The head has passed. */
+static void begin_body(struct http_conn *conn) {
+    struct evbuffer *input = bufferevent_get_input(conn->bev);
+    conn->body_ahead = false;
+    if (conn->head.content_length > (int64_t)conn->body_bytes_max) {
+        (void)dj_fail(DJ_TOO_LARGE, "the body is %lld bytes; the limit is %zu bytes",
+                      (long long)conn->head.content_length, conn->body_bytes_max);
+        conn_refuse(conn, 413);
+        return;
+    }
+    buf_init(&conn->body, conn->body_bytes_max + 1);
+    if (!conn->head.chunked && conn->head.content_length <= 0) {
+        conn->request.body = (char *)"";
+        conn->server->hooks.on_request(&conn->request);
+        return;
+    }
+    conn->state = BODY;
+    conn_deadline(conn, conn->server->limits.body_ms);
+    if (conn->head.expect_continue && evbuffer_get_length(input) == 0) {
+        conn_write(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    }
+}
+
+void http_go_on(struct http_request *request) {
+    struct http_conn *conn = request->conn;
+    assert(conn->state == BUSY && conn->body_ahead && !conn->advancing);
+    if (conn->bev == NULL) {
+        conn_free(conn);
+        return;
+    }
+    conn->advancing = true; /* an answer that comes from inside waits for its turn below */
+    begin_body(conn);
+    conn->advancing = false;
+    conn_advance(conn);
 }
 
 /* The head is whole. */
@@ -287,29 +337,10 @@ static void take_head(struct http_conn *conn, size_t length) {
     request->content_type = conn->head.content_type;
     request->last_event_id = conn->head.last_event_id;
     conn->state = BUSY;
-    conn->in_head_hook = true;
+    conn->body_ahead = true;
     conn_deadline(conn, 0);
-    dj_status passed = conn->server->hooks.on_head(request, &conn->body_bytes_max);
-    conn->in_head_hook = false;
-    if (passed != DJ_OK) {
-        return; /* it has answered */
-    }
-    if (conn->head.content_length > (int64_t)conn->body_bytes_max) {
-        (void)dj_fail(DJ_TOO_LARGE, "the body is %lld bytes; the limit is %zu bytes",
-                      (long long)conn->head.content_length, conn->body_bytes_max);
-        conn_refuse(conn, 413);
-        return;
-    }
-    buf_init(&conn->body, conn->body_bytes_max + 1);
-    if (!conn->head.chunked && conn->head.content_length <= 0) {
-        request->body = (char *)"";
-        conn->server->hooks.on_request(request);
-        return;
-    }
-    conn->state = BODY;
-    conn_deadline(conn, conn->server->limits.body_ms);
-    if (conn->head.expect_continue && evbuffer_get_length(input) == 0) {
-        conn_write(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    if (conn->server->hooks.on_head(request, &conn->body_bytes_max) == DJ_OK) {
+        begin_body(conn);
     }
 }
 
@@ -341,8 +372,10 @@ static bool take_body(struct http_conn *conn) {
         conn_refuse(conn, 413);
         return false;
     }
+    /* A look ahead of it is granted to everybody: who holds much may not shut out who holds little.
+     */
     if (buf_add(&conn->body, at, length) != DJ_OK ||
-        conn->server->bodies_bytes > BODIES_BYTES_MAX) {
+        (conn->server->bodies_bytes > BODIES_BYTES_MAX && conn->body.length > READ_AHEAD_BYTES)) {
         (void)dj_fail(DJ_UNAVAILABLE, "too many large requests at once");
         conn_refuse(conn, 503);
         return false;
@@ -418,6 +451,9 @@ static void on_written(struct bufferevent *bev, void *context) {
 static void on_event(struct bufferevent *bev, short what, void *context) {
     struct http_conn *conn = context;
     (void)bev;
+    if ((what & BEV_EVENT_TIMEOUT) != 0) {
+        conn_forget(conn);
+    }
     if ((what & BEV_EVENT_EOF) == 0 || conn->state == LINGER || conn->state == CLOSING) {
         conn_lose(conn); /* an error, or a reader that is too slow */
         return;
@@ -443,11 +479,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
     conn_refuse(conn, 408);
 }
 
-static void refuse_connection(const struct http_server *server, int fd) {
+static void refuse_connection(const struct http_server *server, int fd, const char *why) {
     char text[1024];
     struct buf body;
     buf_init(&body, 512);
-    server->hooks.on_refused(&body, 503, "too many connections");
+    server->hooks.on_refused(&body, 503, why);
     int n =
         snprintf(text, sizeof text,
                  "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
@@ -462,18 +498,25 @@ static void refuse_connection(const struct http_server *server, int fd) {
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address,
                       int length, void *context) {
     struct http_server *server = context;
-    int yes = 1;
+    int yes = 1, buffer = SEND_BUFFER_BYTES;
+    uint64_t peer = http_peer_of(address);
     (void)listener;
-    (void)address;
     (void)length;
-    if (server->connection_count >= server->limits.connections) {
-        refuse_connection(server, fd);
+    const char *why = server->connection_count >= server->limits.connections
+                          ? "too many connections"
+                      : http_peers_enter(server->peers, peer, server->limits.connections_a_peer)
+                          ? NULL
+                          : "too many connections from this address";
+    if (why != NULL) {
+        refuse_connection(server, fd, why);
         return;
     }
     struct http_conn *conn = calloc(1, sizeof *conn);
     check(conn != NULL);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     conn->server = server;
+    conn->peer = peer;
     conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
     conn->deadline = event_new(server->base, -1, 0, on_deadline, conn);
     check(conn->bev != NULL && conn->deadline != NULL);
@@ -489,13 +532,6 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     request_next(conn);
 }
 
-static void on_accept_error(struct evconnlistener *listener, void *context) {
-    (void)listener;
-    (void)context;
-    log_warning("http.not_accepted", "reason", strerror(errno));
-    usleep(1000); /* out of descriptors: the others go on, we must not spin */
-}
-
 dj_status http_server_open(struct event_base *base, const struct http_limits *limits,
                            const struct http_hooks *hooks, struct http_server **ret_server) {
     struct http_server *server = calloc(1, sizeof *server);
@@ -505,57 +541,25 @@ dj_status http_server_open(struct event_base *base, const struct http_limits *li
     server->base = base;
     server->limits = *limits;
     server->hooks = *hooks;
+    server->peers = http_peers_new();
     list_init(&server->connections);
     *ret_server = server;
     return DJ_OK;
 }
 
-static dj_status listen_at(struct http_server *server, const struct sockaddr *address,
-                           socklen_t length, const char *text) {
+dj_status http_server_listen(struct http_server *server, const char *address) {
     check(server->listener_count < LISTENERS_MAX);
-    struct evconnlistener *listener =
-        evconnlistener_new_bind(server->base, on_accept, server,
-                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
-                                1024, address, (int)length);
-    if (listener == NULL) {
-        return dj_fail(DJ_UNAVAILABLE, "cannot listen at %s: %s", text, strerror(errno));
-    }
-    evconnlistener_set_error_cb(listener, on_accept_error);
-    server->listeners[server->listener_count++] = listener;
+    DJ_TRY(http_address_listen(server->base, address, on_accept, server,
+                               &server->listeners[server->listener_count]));
+    server->listener_count++;
     return DJ_OK;
 }
 
-dj_status http_server_listen(struct http_server *server, const char *address) {
-    char host[256];
-    const char *colon = strrchr(address, ':');
-    size_t length = colon == NULL ? 0 : (size_t)(colon - address);
-    if (colon == NULL || length >= sizeof host || colon[1] == '\0') {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--listen %s is not allowed; HOST:PORT is", address);
-    }
-    bool brackets = length > 1 && address[0] == '[' && address[length - 1] == ']';
-    (void)snprintf(host, sizeof host, "%.*s", (int)(brackets ? length - 2 : length),
-                   brackets ? address + 1 : address);
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found = NULL;
-    int error = getaddrinfo(length == 0 ? NULL : host, colon + 1, &hints, &found);
-    if (error != 0) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--listen %s: %s", address, gai_strerror(error));
-    }
-    dj_status status = listen_at(server, found->ai_addr, found->ai_addrlen, address);
-    freeaddrinfo(found);
-    return status;
-}
-
 dj_status http_server_listen_unix(struct http_server *server, const char *path) {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct stat there;
-    if (strlen(path) >= sizeof address.sun_path) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--unix %s is too long", path);
-    }
-    (void)strcpy(address.sun_path, path);
-    if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode)) {
-        (void)unlink(path); /* of a server that was killed */
-    }
-    DJ_TRY(listen_at(server, (const struct sockaddr *)&address, sizeof address, path));
+    check(server->listener_count < LISTENERS_MAX);
+    DJ_TRY(http_address_listen_unix(server->base, path, on_accept, server,
+                                    &server->listeners[server->listener_count]));
+    server->listener_count++;
     server->unix_path = strdup(path);
     return DJ_OK;
 }

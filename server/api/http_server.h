@@ -30,14 +30,15 @@ struct http_request {
     const char *authorization, *content_type, *last_event_id; /* NULL: not sent */
     char *body; /* closed by a zero byte; the request's own, to be cut up in place */
     size_t body_length;
+    uint64_t peer; /* http_peer_of() who sent it */
     int32_t namespace_id;
     unsigned int scopes;
-    /* What the server keeps: */
-    bool twice; /* a header that may be sent once was sent twice */
 };
 
 struct http_hooks {
-    /** The head is there. DJ_OK and a limit for the body; or the hook has answered. */
+    /** The head is there. DJ_OK and a limit for the body; or the hook has answered. DJ_SUSPENDED:
+     * it will answer, or call http_go_on(). Until then nothing of the body is kept but a look
+     * ahead. */
     dj_status (*on_head)(struct http_request *request, size_t *ret_body_bytes_max);
     /** The whole request is there: answer it, now or later. */
     void (*on_request)(struct http_request *request);
@@ -49,7 +50,7 @@ struct http_hooks {
 };
 
 struct http_limits {
-    int connections;
+    int connections, connections_a_peer;
     int64_t head_ms, body_ms, idle_ms, write_ms;
 };
 
@@ -65,6 +66,9 @@ MUST_CHECK dj_status http_server_listen_unix(struct http_server *server, const c
 void http_server_drain(struct http_server *server);
 bool http_server_is_draining(const struct http_server *server);
 
+/** What on_head put off may go on: the body is read, and on_request comes. */
+void http_go_on(struct http_request *request);
+
 /** Answers, once. `headers`: more lines, each closed by CRLF, or "". */
 void http_reply(struct http_request *request, int status, const char *content_type,
                 const char *headers, const void *body, size_t length);
@@ -75,6 +79,7 @@ bool http_is_heard(const struct http_request *request);
 /** An answer without an end that is known: begins it, adds to it, ends it. Adding answers false
  * when the client reads too slowly; it has then been cut off. */
 void http_stream_begin(struct http_request *request, const char *content_type);
+size_t http_stream_behind(const struct http_request *request); /* bytes that it has not taken yet */
 bool http_stream_add(struct http_request *request, const char *text, size_t length);
 void http_stream_end(struct http_request *request);
 

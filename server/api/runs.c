@@ -581,11 +581,11 @@ void runs_steps(struct api *api, struct http_request *request) {
 }
 
 void runs_attempts(struct api *api, struct http_request *request) {
-    run_list(api, request, &CALL_ATTEMPTS_PAGE, false);
+    run_list(api, request, &CALL_ATTEMPTS_PAGE, true);
 }
 
 void runs_logs(struct api *api, struct http_request *request) {
-    run_list(api, request, &CALL_LOGS_PAGE, false);
+    run_list(api, request, &CALL_LOGS_PAGE, true);
 }
 
 /* Reads a body; NULL: it has answered. */

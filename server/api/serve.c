@@ -7,19 +7,13 @@ static struct api *served; /* the hooks know no other */
 
 static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_max) {
     DJ_TRY(route_find(served, request));
-    dj_status status = keys_check(served, request);
-    if (status != DJ_OK && status != DJ_SUSPENDED) {
-        return status;
-    }
     *ret_body_bytes_max =
         request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
-    return DJ_OK;
+    return keys_check(served, request);
 }
 
 static void on_request(struct http_request *request) {
-    if (keys_check_again(served, request)) {
-        route_run(served, request);
-    }
+    route_run(served, request);
 }
 
 static bool on_gone(struct http_request *request) {
@@ -40,7 +34,7 @@ dj_status api_open(struct api *api, const struct api_settings *settings) {
         DJ_TRY(http_server_listen_unix(api->http, settings->unix_path));
     }
     DJ_TRY(database_open(api->base, settings->conninfo, settings->connections, &api->database));
-    keys_open(api);
+    keys_open(api, settings->rate_limit, settings->bad_keys);
     starts_open(api);
     commits_open(api);
     api->allow_private = settings->allow_private;

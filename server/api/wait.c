@@ -19,6 +19,9 @@
 #define RESULTS_A_TICK 1000
 #define STREAMS_A_TICK 64
 #define STREAM_QUIET_MS 15000
+#define STREAM_ENTRIES_A_TICK 1024 /* of all streams together; a log line has up to 8 KiB */
+#define STREAM_ENTRIES_MAX 64
+#define STREAM_BEHIND_BYTES 65536 /* who has more to read gets nothing new */
 
 struct waiter {
     struct list link;
@@ -208,7 +211,7 @@ static void ask_results(struct waits *waits) {
 /* Which streams a call was for. */
 struct tails {
     struct waits *waits;
-    int count;
+    int count, entries_max;
     uint64_t numbers[STREAMS_A_TICK];
 };
 
@@ -263,24 +266,33 @@ static void on_tails(void *context, const struct work_end *end) {
     for (int row = 0; end->status == DJ_OK && row < PQntuples(end->rows); row++) {
         (void)tell(waits, tails, end->rows, row);
     }
+    if (end->status == DJ_OK && PQntuples(end->rows) >= tails->entries_max) {
+        tick_soon(waits); /* there may be more */
+    }
     free(tails);
 }
 
 static void ask_streams(struct waits *waits) {
     struct tails *tails = calloc(1, sizeof *tails);
     check(tails != NULL);
-    struct waiter *asked[STREAMS_A_TICK];
+    struct waiter *asked[STREAMS_A_TICK], *first = list_first(&waits->streams, struct waiter, link),
+                                          *waiter = first;
     tails->waits = waits;
-    for (; tails->count < STREAMS_A_TICK; tails->count++) {
-        struct waiter *waiter = list_first(&waits->streams, struct waiter, link);
-        if (tails->count > 0 && waiter == asked[0]) {
-            break; /* once around */
-        }
+    do { /* once around */
         list_remove(&waiter->link);
         list_push(&waits->streams, &waiter->link);
-        asked[tails->count] = waiter;
-        tails->numbers[tails->count] = waiter->number;
+        if (http_stream_behind(waiter->request) <= STREAM_BEHIND_BYTES) {
+            asked[tails->count] = waiter;
+            tails->numbers[tails->count++] = waiter->number;
+        }
+        waiter = list_first(&waits->streams, struct waiter, link);
+    } while (waiter != first && tails->count < STREAMS_A_TICK);
+    if (tails->count == 0) {
+        free(tails);
+        return;
     }
+    int share = STREAM_ENTRIES_A_TICK / tails->count;
+    tails->entries_max = share > STREAM_ENTRIES_MAX ? STREAM_ENTRIES_MAX : share;
     struct work *work = work_new(&CALL_STREAM_TAILS, /* namespace_id= */ 0);
     struct db_params *params = work_params(work);
     params_array_begin(params, DB_INT4);
@@ -298,6 +310,7 @@ static void ask_streams(struct waits *waits) {
         params_array_int8(params, asked[i]->after_us);
     }
     params_array_end(params);
+    params_add_number(params, tails->entries_max);
     waits->asking_streams = true;
     database_send(waits->api->database, work, on_tails, tails);
 }

@@ -15,11 +15,13 @@ struct answer {
  * it is alive; ready too, where `ready` says so. */
 pid_t server_start(const char *url, bool ready, ...) __attribute__((sentinel));
 int server_port(void);
+void http_use_port(int at); /* for all that follows: of a proxy in front */
 
 /** A key of a namespace with scopes such as "read,start". */
 const char *key_new(PGconn *conn, const char *namespace, const char *scopes);
 
-int http_connect(void); /* a socket */
+int http_connect(void);                   /* a socket */
+void http_come_from(const char *address); /* of 127.0.0.0/8, from now on */
 void http_say(int fd, const char *text, size_t length);
 void http_hear(int fd, struct answer *answer); /* one answer; others may follow */
 bool http_is_closed(int fd, int timeout_ms);   /* by the server */
