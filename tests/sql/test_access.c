@@ -165,7 +165,7 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "has_function_privilege('durable_read', p.oid, 'execute')) and p.proname not in "
          "('session_namespace', 'fail', "
          "'fail_not_available', 'run_status', 'attempt_outcome', 'waiting_for', 'json_time', "
-         "'run_json')");
+         "'run_json', 'run_ids', 'queues_text', 'workers_text', 'endpoints_text')");
     /* What the programs may call is a page of grants; what makes keys and namespaces is in none of
      * them. */
     NONE("select string_agg(format('%%s:%%s', r.role, p.oid::regprocedure), ' ') from pg_proc p, "
