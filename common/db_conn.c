@@ -110,6 +110,20 @@ void db_conn_close(PGconn *conn) {
     PQfinish(conn);
 }
 
+#ifdef DURABLE_FAULT_INJECTION
+dj_status db_conn_lose(PGconn *conn, enum failpoint_action action) {
+    if (action == FAILPOINT_NONE) {
+        return DJ_OK;
+    }
+    failpoint_cut(FAILPOINT_CUT, PQsocket(conn));
+    if (action == FAILPOINT_CUT) {
+        return DJ_OK; /* this answer is heard, and the next call fails */
+    }
+    (void)PQconsumeInput(conn);
+    return dj_fail(DJ_UNAVAILABLE, "a failpoint lost the answer");
+}
+#endif
+
 /* What was sent was answered with `rows`, which is ours to free unless all is well. */
 static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *answer,
                            PGresult **ret_rows) {

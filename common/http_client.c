@@ -5,6 +5,7 @@
 #include "common/address_guard.h"
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/failpoint.h"
 #include "common/list.h"
 #include <curl/curl.h>
 #include <stdlib.h>
@@ -99,6 +100,9 @@ static void take_finished(struct http_client *client) {
             CURLcode code = message->data.result;
             check(curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call) ==
                   CURLE_OK);
+            if (FAILPOINT_DROPS("http.answered")) {
+                code = CURLE_RECV_ERROR;
+            }
             call_finish(call, code);
         }
     }
@@ -163,6 +167,9 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
 static size_t take_body(char *bytes, size_t size, size_t count, void *context) {
     struct http_call *call = context;
     size_t length = size * count;
+    if (FAILPOINT_DROPS("http.half_read")) {
+        return 0;
+    }
     if (buf_add(&call->answer.body, bytes, length) != DJ_OK) {
         call->too_large = true;
         return 0;

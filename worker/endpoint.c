@@ -13,6 +13,7 @@
 #include "common/commit_token.h"
 #include "common/db_calls.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/http_client.h"
 #include "common/json.h"
 #include "common/log.h"
@@ -190,6 +191,7 @@ static dj_status read_endpoints(struct endpoints *endpoints, const PGresult *row
 static void refresh_done(struct db_batch *batch) {
     struct endpoints *endpoints = batch->context;
     endpoints->asking = false;
+    FAILPOINT_ANSWER("endpoints.answered", batch, &endpoints->worker->control);
     dj_status status = batch->status;
     if (status == DJ_OK) {
         status = read_endpoints(endpoints, batch->results[0], batch->results[1]);
@@ -217,6 +219,7 @@ void endpoints_refresh(struct endpoints *endpoints) {
         endpoints->asking = true;
         endpoints->asked_ms = clock_ms();
         db_pipeline_send(&worker->control, calls, params, 2, refresh_done, endpoints);
+        FAILPOINT_SOCKET("endpoints.sent", PQsocket(worker->control.conn));
     }
     params_done(&id);
     params_done(&none);
@@ -256,6 +259,7 @@ static void call_end(struct endpoints *endpoints, struct endpoint_call *call, co
     run->kind = op;
     free(run->result);
     run->result = detail;
+    FAILPOINT("call.ended");
     worker_take_outcome(endpoints->worker, run);
     begin_waiting(endpoints, endpoint);
     turns_consider(endpoints->worker);
@@ -385,6 +389,7 @@ static void on_answer(void *context, struct http_answer *answer) {
     struct endpoint_call *call = context;
     struct endpoints *endpoints = call->run->worker->endpoints;
     char message[512];
+    FAILPOINT("call.answered");
     switch (answer->outcome) {
     case HTTP_ANSWERED:
         call_answered(endpoints, call, answer);
@@ -452,11 +457,13 @@ static dj_status call_send(struct endpoints *endpoints, struct endpoint_call *ca
 
 static void call_begin(struct endpoints *endpoints, struct endpoint_call *call) {
     call->run->begun = true;
+    FAILPOINT("call.before");
     if (call_send(endpoints, call) != DJ_OK) {
         call_fail(endpoints, call, dj_error_message());
         return;
     }
     call->endpoint->active++;
+    FAILPOINT("call.begun");
 }
 
 void endpoints_call(struct endpoints *endpoints, dj_run *run) {

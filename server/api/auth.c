@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
@@ -191,6 +192,7 @@ static void on_found(void *context, const struct work_end *end) {
     const char *sent = key_of(request);
     struct key key = { .found_ms = asking.asked_ms };
     free(context);
+    FAILPOINT("key.found");
     memcpy(key.id, sent + 3, ID_LENGTH);
     dj_status status = end->status;
     const char *message = end->message;

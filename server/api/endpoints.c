@@ -6,6 +6,7 @@
 #include "common/auto.h"
 #include "common/check.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/http_client.h"
 #include "common/webhook.h"
 #include <stdio.h>
@@ -88,6 +89,7 @@ static void look_failed(struct looking *looking, const char *reason) {
 
 static void on_synced(void *context, const struct work_end *end) {
     struct looking *looking = context;
+    FAILPOINT("look.synced");
     if (end->status != DJ_OK) {
         look_failed(looking, end->message);
     } else {
@@ -121,6 +123,7 @@ static dj_status read_jobs(struct looking *looking, const struct buf *answer) {
 static void on_looked(void *context, struct http_answer *answer) {
     struct looking *looking = context;
     char reason[128];
+    FAILPOINT("look.answered");
     if (answer->outcome != HTTP_ANSWERED) {
         look_failed(looking, answer->reason);
     } else if (answer->status != 200) {
@@ -178,6 +181,7 @@ static dj_status look(struct looking *looking, const PGresult *rows) {
 
 static void on_target(void *context, const struct work_end *end) {
     struct looking *looking = context;
+    FAILPOINT("look.targeted");
     if (end->status != DJ_OK) {
         looking_fail(looking, end->status, end->message);
     } else if (look(looking, end->rows) != DJ_OK) {

@@ -12,6 +12,7 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/failpoint.h"
 #include "common/list.h"
 #include "common/log.h"
 #include "server/api/http_head.h"
@@ -219,10 +220,12 @@ void http_reply(struct http_request *request, int status, const char *content_ty
         conn_free(conn);
         return;
     }
+    FAILPOINT_SOCKET("reply.before", bufferevent_getfd(conn->bev));
     bool last = conn->ended && evbuffer_get_length(bufferevent_get_input(conn->bev)) == 0;
     bool close = !conn->head.keep_alive || conn->server->draining || last ||
                  (conn->in_head_hook && !skip_body(conn));
     write_answer(conn, status, content_type, headers, body, length, close);
+    FAILPOINT_SOCKET("reply.sent", bufferevent_getfd(conn->bev));
     if (close) {
         conn_close(conn);
         return;
@@ -264,6 +267,11 @@ void http_stream_end(struct http_request *request) {
     conn_close(request->conn);
 }
 
+static void request_hand_on(struct http_conn *conn) {
+    FAILPOINT_SOCKET("request.read", bufferevent_getfd(conn->bev));
+    conn->server->hooks.on_request(&conn->request);
+}
+
 /* The head is whole. */
 static void take_head(struct http_conn *conn, size_t length) {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
@@ -303,7 +311,7 @@ static void take_head(struct http_conn *conn, size_t length) {
     buf_init(&conn->body, conn->body_bytes_max + 1);
     if (!conn->head.chunked && conn->head.content_length <= 0) {
         request->body = (char *)"";
-        conn->server->hooks.on_request(request);
+        request_hand_on(conn);
         return;
     }
     conn->state = BODY;
@@ -383,7 +391,7 @@ static void conn_advance(struct http_conn *conn) {
                 conn_deadline(conn, 0);
                 conn->request.body = conn->body.data;
                 conn->request.body_length = conn->body.length;
-                conn->server->hooks.on_request(&conn->request);
+                request_hand_on(conn);
             }
             more = evbuffer_get_length(input) < there || conn->state != BODY;
         }

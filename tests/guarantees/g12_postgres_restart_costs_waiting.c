@@ -77,8 +77,8 @@ static void terminated_sessions_cost_no_attempt(void **state) {
 
 /* The runs are there before the worker, so that its first turn claims them. */
 static void a_lost_answer_costs_no_attempt(void **state) {
-    static const char *const points[] = { "turn.sent:1:deaf", "commit.sent:1:deaf",
-                                          "commit.sent:3:deaf" };
+    static const char *const points[] = { "turn.sent:1:drop", "commit.sent:1:drop",
+                                          "commit.sent:3:drop" };
     (void)state;
     pid_t scheduler = spawn_scheduler(cluster.url);
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
