@@ -45,9 +45,10 @@ MUST_CHECK dj_status db_exec_prepared(PGconn *conn, const struct db_call *call,
 #ifdef DURABLE_FAULT_INJECTION
 dj_status db_conn_lose(PGconn *conn, enum failpoint_action action);
 #define FAILPOINT_CALL(name, conn, status)                                                         \
-    (status) = (status) == DJ_OK                                                                   \
-                   ? db_conn_lose(conn, FAILPOINT_REACH(name, "kill stop sleep cut drop"))         \
-                   : (status)
+    (status) =                                                                                     \
+        (status) == DJ_OK                                                                          \
+            ? db_conn_lose(conn, FAILPOINT_REACH(name, "kill stop sleep cut drop", (void)0))       \
+            : (status)
 #else
 #define FAILPOINT_CALL(name, conn, status) ((void)0)
 #endif

@@ -199,8 +199,12 @@ void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const 
         sent = PQsendQueryPrepared(pipeline->conn, calls[i]->name, params[i]->count,
                                    params_values(params[i]), params[i]->lengths, params[i]->formats,
                                    /* resultFormat= */ 1);
-        FAILPOINT_SOCKET("pipeline.half_sent", (PQflush(pipeline->conn), PQsocket(pipeline->conn)));
+        if (i + 1 < call_count) {
+            FAILPOINT_SOCKET("pipeline.half_sent",
+                             (PQflush(pipeline->conn), PQsocket(pipeline->conn)));
+        }
     }
+    FAILPOINT_SOCKET("pipeline.unsynced", (PQflush(pipeline->conn), PQsocket(pipeline->conn)));
     if (sent != 1 || PQpipelineSync(pipeline->conn) != 1) {
         /* Half a batch without a sync would never be answered: the connection has to go. It does so
          * from the loop and not from here, so that callers need not expect their callback inside.

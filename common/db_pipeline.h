@@ -70,7 +70,7 @@ void db_batch_lose(struct db_batch *batch, struct db_pipeline *pipeline,
     do {                                                                                           \
         if ((batch)->status == DJ_OK) {                                                            \
             db_batch_lose(batch, pipeline,                                                         \
-                          FAILPOINT_REACH(name, "kill stop sleep cut drop error"));                \
+                          FAILPOINT_REACH(name, "kill stop sleep cut drop error", (void)0));       \
         }                                                                                          \
     } while (0)
 #else

@@ -19,12 +19,27 @@ static void sleep_ms(long ms) {
     (void)nanosleep(&rest, NULL);
 }
 
-static enum failpoint_action act(const struct failpoint *point, int hit, const char *action) {
-    int length = (int)strcspn(action, ",");
-    char word[32];
-    (void)snprintf(word, sizeof word, "%.*s", length, action);
-    (void)dprintf(STDERR_FILENO, "failpoint.reached name=%s hit=%d action=%s\n", point->name, hit,
-                  word);
+const char *failpoint_due(struct failpoint *point) {
+    size_t length = strlen(point->name);
+    int hit = atomic_fetch_add(&point->hits, 1) + 1;
+    const char *wanted = getenv("DURABLE_FAILPOINT"); /* NOLINT(concurrency-mt-unsafe): never set */
+    while (wanted != NULL && *wanted != '\0') {
+        char *action;
+        if (strncmp(wanted, point->name, length) == 0 && wanted[length] == ':' &&
+            strtol(wanted + length + 1, &action, 10) == hit && *action == ':') {
+            return wanted;
+        }
+        wanted += strcspn(wanted, ",");
+        wanted += *wanted == ',';
+    }
+    return NULL;
+}
+
+enum failpoint_action failpoint_act(const struct failpoint *point, const char *due) {
+    char text[128], *word;
+    (void)snprintf(text, sizeof text, "%.*s", (int)strcspn(due, ","), due);
+    (void)dprintf(STDERR_FILENO, "failpoint.reached %s\n", text);
+    word = strrchr(text, ':') + 1; /* it was looked for */
     bool known = strstr(point->actions, strncmp(word, "sleep=", 6) == 0 ? "sleep" : word) != NULL;
     if (known && strcmp(word, "kill") == 0) {
         (void)kill(getpid(), SIGKILL);
@@ -40,22 +55,6 @@ static enum failpoint_action act(const struct failpoint *point, int hit, const c
         (void)dprintf(STDERR_FILENO, "%s has no action %s; it has: %s\n", point->name, word,
                       point->actions);
         _exit(64);
-    }
-    return FAILPOINT_NONE;
-}
-
-enum failpoint_action failpoint_reach(struct failpoint *point) {
-    size_t length = strlen(point->name);
-    int hit = atomic_fetch_add(&point->hits, 1) + 1;
-    const char *wanted = getenv("DURABLE_FAILPOINT"); /* NOLINT(concurrency-mt-unsafe): never set */
-    while (wanted != NULL && *wanted != '\0') {
-        char *action;
-        if (strncmp(wanted, point->name, length) == 0 && wanted[length] == ':' &&
-            strtol(wanted + length + 1, &action, 10) == hit && *action == ':') {
-            return act(point, hit, action + 1);
-        }
-        wanted += strcspn(wanted, ",");
-        wanted += *wanted == ',';
     }
     return FAILPOINT_NONE;
 }

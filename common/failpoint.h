@@ -24,32 +24,41 @@ struct failpoint {
     atomic_int hits;
 };
 
-/** Counts a hit. kill, stop and sleep are done here; the others are answered, for the place to do.
- */
-enum failpoint_action failpoint_reach(struct failpoint *point);
+/** Counts a hit; the part of DURABLE_FAILPOINT that is due with it, or NULL. */
+const char *failpoint_due(struct failpoint *point);
+/** kill, stop and sleep are done here; the others are answered, for the place to do. */
+enum failpoint_action failpoint_act(const struct failpoint *point, const char *due);
 void failpoint_cut(enum failpoint_action action, int socket); /* drop: only to read is shut down */
 /** With --failpoints as the only argument: prints the list, and ends the process. */
 void failpoints_list(int argc, char **argv);
 
-#define FAILPOINT_REACH(name_, actions_)                                                           \
+/* `before` is done first, and only if something is due. */
+#define FAILPOINT_REACH(name_, actions_, before)                                                   \
     ({                                                                                             \
         static struct failpoint point_ = { .name = (name_), .actions = (actions_) };               \
         static struct failpoint *listed_ __attribute__((section("failpoints"), used)) = &point_;   \
-        failpoint_reach(&point_);                                                                  \
+        const char *due_ = failpoint_due(&point_);                                                 \
+        if (due_ != NULL) {                                                                        \
+            before;                                                                                \
+        }                                                                                          \
+        due_ == NULL ? FAILPOINT_NONE : failpoint_act(&point_, due_);                              \
     })
 #define FAILPOINTS_LIST(argc, argv) failpoints_list(argc, argv)
 /* Where no connection is at hand. */
-#define FAILPOINT(name) ((void)FAILPOINT_REACH(name, "kill stop sleep"))
+#define FAILPOINT(name) ((void)FAILPOINT_REACH(name, "kill stop sleep", (void)0))
 /* Where something was or will be said on this socket. */
 #define FAILPOINT_SOCKET(name, socket)                                                             \
     do {                                                                                           \
-        enum failpoint_action action_ = FAILPOINT_REACH(name, "kill stop sleep cut drop");         \
+        int socket_ = -1;                                                                          \
+        enum failpoint_action action_ =                                                            \
+            FAILPOINT_REACH(name, "kill stop sleep cut drop", socket_ = (socket));                 \
         if (action_ != FAILPOINT_NONE) {                                                           \
-            failpoint_cut(action_, socket);                                                        \
+            failpoint_cut(action_, socket_);                                                       \
         }                                                                                          \
     } while (0)
 /* Is this answer, which has come, to be lost? */
-#define FAILPOINT_DROPS(name) (FAILPOINT_REACH(name, "kill stop sleep drop") != FAILPOINT_NONE)
+#define FAILPOINT_DROPS(name)                                                                      \
+    (FAILPOINT_REACH(name, "kill stop sleep drop", (void)0) != FAILPOINT_NONE)
 #else
 #define FAILPOINTS_LIST(argc, argv) ((void)(argc))
 #define FAILPOINT(name) ((void)0)

@@ -11,6 +11,7 @@
 #include "common/db_rows.h"
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "worker/endpoint.h"
 #include "worker/run.h"
 #include <signal.h>
 #include <unistd.h>
@@ -76,6 +77,9 @@ static void beat_done(struct db_batch *batch) {
      * way. */
     atomic_store(&worker->sure_until_ms, worker->beat_sent_boot_ms + worker->ttl_ms * 4 / 5);
     answer_asking(worker);
+    if (worker->endpoints != NULL) {
+        endpoints_go_on(worker->endpoints);
+    }
     FAILPOINT("beat.taken");
 }
 

@@ -225,20 +225,21 @@ void endpoints_refresh(struct endpoints *endpoints) {
     params_done(&none);
 }
 
-/* Calls. */
+/* Calls. While we are not sure that our leases hold, none is begun: they wait for a beat's answer.
+ */
 
 static void call_begin(struct endpoints *endpoints, struct endpoint_call *call);
 
-static bool has_room(const struct endpoint *endpoint) {
+static bool has_room(const struct endpoints *endpoints, const struct endpoint *endpoint) {
     int room = endpoint->concurrency;
     if (endpoint->failing && room > CALLS_WHILE_FAILING) {
         room = CALLS_WHILE_FAILING;
     }
-    return !endpoint->resting && endpoint->active < room;
+    return !endpoint->resting && endpoint->active < room && worker_is_sure(endpoints->worker);
 }
 
 static void begin_waiting(struct endpoints *endpoints, struct endpoint *endpoint) {
-    while (has_room(endpoint) && !list_is_empty(&endpoint->waiting)) {
+    while (has_room(endpoints, endpoint) && !list_is_empty(&endpoint->waiting)) {
         struct endpoint_call *call = list_first(&endpoint->waiting, struct endpoint_call, link);
         list_remove(&call->link);
         call_begin(endpoints, call);
@@ -398,6 +399,9 @@ static void on_answer(void *context, struct http_answer *answer) {
     case HTTP_REFUSED:
         call_rest(endpoints, call, answer->reason, -1);
         return;
+    case HTTP_NOT_SENT:
+        call_end(endpoints, call, "yield", strdup("{}"));
+        return;
     case HTTP_CUT:
         call_crash(endpoints, call, answer->reason);
         return;
@@ -407,6 +411,12 @@ static void on_answer(void *context, struct http_answer *answer) {
         call_fail(endpoints, call, message);
         return;
     }
+}
+
+/* We may have stood still since the call was begun, and another worker have the run. */
+static bool may_send(void *context) {
+    const struct endpoint_call *call = context;
+    return worker_is_sure(call->run->worker) && !atomic_load(&call->run->lost);
 }
 
 static dj_status sign(const struct endpoint *endpoint, const dj_run *run, const struct buf *body,
@@ -450,6 +460,7 @@ static dj_status call_send(struct endpoints *endpoints, struct endpoint_call *ca
         .timeout_ms = call->endpoint->timeout_ms,
         .answer_bytes_max = ANSWER_BYTES_MAX,
         .allow_private = call->endpoint->allow_private,
+        .may_send = may_send,
     };
     request.body = buf_take(&body);
     return http_client_send(endpoints->http, &request, on_answer, call, &call->http);
@@ -476,7 +487,7 @@ void endpoints_call(struct endpoints *endpoints, dj_run *run) {
     run->with_handler = true;
     if (!job->endpoint->there || job->endpoint->resting) {
         call_end(endpoints, call, "yield", strdup("{}"));
-    } else if (has_room(job->endpoint)) {
+    } else if (has_room(endpoints, job->endpoint)) {
         call_begin(endpoints, call);
     } else {
         list_push(&job->endpoint->waiting, &call->link);
@@ -498,6 +509,13 @@ static void drop_lost(struct endpoints *endpoints) {
             }
             call_end(endpoints, run->call, /* op= */ NULL, NULL);
         }
+    }
+}
+
+void endpoints_go_on(struct endpoints *endpoints) {
+    drop_lost(endpoints);
+    list_for_each(endpoint, &endpoints->all, struct endpoint, link) {
+        begin_waiting(endpoints, endpoint);
     }
 }
 

@@ -21,6 +21,9 @@ const struct job *endpoints_job(const struct endpoints *endpoints, const char *n
 /** Calls the handler of a run that was just claimed; its outcome comes by worker_take_outcome. */
 void endpoints_call(struct endpoints *endpoints, dj_run *run);
 
+/** The leases are sure again: drops the calls of lost runs, and begins those that have waited. */
+void endpoints_go_on(struct endpoints *endpoints);
+
 /** Gives back the runs whose calls were not begun. */
 void endpoints_give_back(struct endpoints *endpoints);
 
