@@ -454,7 +454,10 @@ static void turn_done(struct db_batch *batch) {
         log_warning("turn.delayed", "reason", batch->message);
         line_requeue(line);
         worker->work_hinted = true;
-        if (!batch->broken) { /* a deadlock, a timeout: the connection is well; a moment's rest */
+        if (!batch->broken) { /* a deadlock, a timeout, a standby that did not confirm: the
+                                 connection is well, but the turn may have claimed; a moment's rest
+                               */
+            worker->reconcile = worker->reconcile || line->slots_asked > 0;
             struct timeval rest = timeval_of_ms(with_jitter(50));
             (void)event_add(line->retry, &rest);
         }
