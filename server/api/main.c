@@ -46,7 +46,7 @@ static void on_drain(evutil_socket_t signal, short what, void *context) {
     }
     log_info("server.draining", "signal", LOG_INT(signal));
     notify_stopping();
-    FAILPOINT("server.draining");
+    FAILPOINT("server.drain_begun");
     http_server_drain(api.http);
     waits_drain(&api);
     struct timeval grace = { .tv_sec = 25 };
@@ -104,7 +104,7 @@ static dj_status run(const struct settings *settings) {
     notify_ready();
     notify_alive();
     (void)event_base_dispatch(api.base);
-    FAILPOINT("server.drained");
+    FAILPOINT("server.drain_left");
     log_info("server.stopped", "reason", "drained");
     return DJ_OK;
 }
