@@ -144,9 +144,15 @@ static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *a
     return DJ_OK;
 }
 
+MUST_CHECK static dj_status may_ask(void) {
+    return FAILPOINT_FAILS("query.executed") ? dj_fail(DJ_UNAVAILABLE, "a failpoint sends nothing")
+                                             : DJ_OK;
+}
+
 dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
                   PGresult **ret_rows) {
     DJ_TRY(params_status(params));
+    DJ_TRY(may_ask());
     (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecParams(conn, call->sql, params->count, call->param_types,
@@ -170,6 +176,7 @@ dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call
 dj_status db_exec_prepared(PGconn *conn, const struct db_call *call, const struct db_params *params,
                            PGresult **ret_rows) {
     DJ_TRY(params_status(params));
+    DJ_TRY(may_ask());
     (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecPrepared(conn, call->name, params->count, params_values(params),

@@ -194,7 +194,7 @@ void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const 
     batch->context = context;
     batch->call_count = call_count;
     list_push(&pipeline->sent, &batch->link);
-    int sent = 1;
+    int sent = FAILPOINT_FAILS("query.sent") ? 0 : 1;
     for (int i = 0; sent == 1 && i < call_count; i++) {
         sent = PQsendQueryPrepared(pipeline->conn, calls[i]->name, params[i]->count,
                                    params_values(params[i]), params[i]->lengths, params[i]->formats,

@@ -10,7 +10,8 @@
  *   sleep=MS  this thread does
  *   cut       the socket at hand is shut down, in both directions
  *   drop      what was sent arrives, its answer is lost, and the connection with it: nobody knows
- *   error     the answer says DJ_UNAVAILABLE on a connection that is well */
+ *   error     the answer says DJ_UNAVAILABLE on a connection that is well
+ *   fail      an allocation finds no memory, a query cannot be sent */
 #ifndef COMMON_FAILPOINT_H
 #define COMMON_FAILPOINT_H
 
@@ -59,11 +60,14 @@ void failpoints_list(int argc, char **argv);
 /* Is this answer, which has come, to be lost? */
 #define FAILPOINT_DROPS(name)                                                                      \
     (FAILPOINT_REACH(name, "kill stop sleep drop", (void)0) != FAILPOINT_NONE)
+/* Is this one to fail? */
+#define FAILPOINT_FAILS(name) (FAILPOINT_REACH(name, "fail", (void)0) != FAILPOINT_NONE)
 #else
 #define FAILPOINTS_LIST(argc, argv) ((void)(argc))
 #define FAILPOINT(name) ((void)0)
 #define FAILPOINT_SOCKET(name, socket) ((void)0)
 #define FAILPOINT_DROPS(name) false
+#define FAILPOINT_FAILS(name) false
 #endif
 
 #endif

@@ -23,6 +23,8 @@ from fleet import BUILD, LEASE_S, PROGRAMS, Fleet
 
 SLOTS = 2
 SHARE = 24  # of the cases with other actions than kill and drop, in an ordinary run
+MEMORY, MEMORY_HITS = "memory.allocated", 1000  # the allocations of which one fails; a few of them each time, by the seed
+MEMORY_SHARE, MEMORY_SHARE_FULL = 4, 200
 LIVE_S = 30  # within which all completes, from the fault on
 STEPS = {"everything": 9, "plain": 5, "commits": 5, "answers": 5, "kid": 1}
 LOAD = ["everything"] * 10 + ["plain"] * 8 + ["commits"] * 6 + ["answers"] * 6
@@ -204,8 +206,9 @@ class Director:
             self.go_on_at = None
         if self.victim.child.poll() is not None and self.victim in self.fleet.processes:
             status = self.victim.child.returncode
-            if not (self.victim.told and status == 0) and not (status == -signal.SIGKILL and case.action == "kill"):
-                self.wrong.append(f"the {case.program} ended with {status}")
+            if not (self.victim.told and status == 0) and not (status == -signal.SIGKILL and case.action == "kill") \
+                    and not (case.name == MEMORY and self.victim.gave_up()):
+                self.wrong.append(f"the {case.program} ended with {status}: {self.victim.last_words()}")
             self.wrong += self.fleet.end([self.victim])
             if not any(process.program == case.program for process in self.fleet.processes):
                 self.fleet.spawn(case.program)
@@ -251,7 +254,7 @@ def work(slot, folder, cases, results):
             if fleet is None:
                 fleet = Fleet(f"failpoints_{os.getpid()}_{number}", folder)
             wrong, reached = Director(fleet, case, f"c{number}").run()
-            wrong += [] if reached or case.hit > 1 else ["the point was never reached"]
+            wrong += [] if reached or case.hit > 1 or case.name == MEMORY else ["the point was never reached"]
         except Exception:
             wrong, reached = [traceback.format_exc()], False
         if wrong and fleet is not None:
@@ -301,20 +304,23 @@ def left_in(build):
 
 def choose(arguments):
     full = os.environ.get("DURABLE_CHAOS") == "full"
-    every = [Case(program, name, hit, action) for program, name, actions in points() for hit in range(1, 6)
-             for action in actions]
+    every = [Case(program, name, hit, action) for program, name, actions in points()
+             for hit in range(1, 1 + (MEMORY_HITS if name == MEMORY else 5)) for action in actions]
     if arguments:
         wanted = [argument.split(":") for argument in arguments]
         return [case for case in every for w in wanted
                 if all(part in ("", str(value)) for part, value in zip(w, (case.program, case.name, case.hit, case.action)))]
-    if full:
-        return every
     seed = int(os.environ.get("DURABLE_SEED", random.randrange(1_000_000)))
     print(f"seed {seed}", flush=True)
-    first = [case for case in every if case.hit == 1]
-    others = [case for case in first if case.action not in ("kill", "drop")]
-    chosen = set(map(str, random.Random(seed).sample(others, SHARE)))
-    return [case for case in first if case.action in ("kill", "drop") or str(case) in chosen]
+    chance = random.Random(seed)
+    chosen = []
+    for program in PROGRAMS:
+        memory = [case for case in every if case.program == program and case.name == MEMORY]
+        chosen += chance.sample(memory, MEMORY_SHARE_FULL if full else MEMORY_SHARE)
+    others = [case for case in every if case.name != MEMORY and (full or case.hit == 1)]
+    always = [case for case in others if full or case.action in ("kill", "drop", "fail")]
+    rest = [case for case in others if case not in always]
+    return always + chosen + chance.sample(rest, min(SHARE, len(rest)))
 
 
 def main(arguments):

@@ -17,6 +17,7 @@ ADMIN = os.environ["DURABLE_TEST_URL"]
 PROGRAMS = {"server": BUILD / "server/api/durable-server", "scheduler": BUILD / "server/scheduler/durable-scheduler",
             "worker": BUILD / "worker/durable-worker"}
 LEASE_S = 1.5
+EXIT_NO_MEMORY = 13
 ENDPOINT_JOBS = ["commits", "answers"]
 
 
@@ -73,12 +74,22 @@ class Process:
         except subprocess.TimeoutExpired:
             self.child.kill()
             return f"{self.program} did not end within 40 s of SIGTERM"
-        return "" if status in (0, -signal.SIGKILL) else f"{self.program} ended with {status}"
+        fine = status in (0, -signal.SIGKILL) or self.gave_up()
+        return "" if fine else f"{self.program} ended with {status}: {self.last_words()}"
+
+    def last_words(self):
+        return " | ".join(self.log.read_text(errors="replace").splitlines()[-3:])
+
+    def gave_up(self):
+        """It found no memory, said so in plain words, and ended."""
+        return self.said("memory.allocated:") and (
+            self.child.returncode == EXIT_NO_MEMORY or self.child.returncode == -signal.SIGABRT and self.said("broken promise"))
 
     def complaint(self):
         """What no program may say, whatever happens to it."""
         for line in self.log.read_text(errors="replace").splitlines():
-            if any(word in line for word in ("Sanitizer", "runtime error", "broken promise", "assert")):
+            if any(word in line for word in ("Sanitizer", "runtime error", "assert")) or \
+                    "broken promise" in line and not self.gave_up():
                 return f"{self.program}: {line}"
         return ""
 
