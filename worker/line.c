@@ -224,8 +224,13 @@ static void connect_done(struct connecting *attempt) {
     if (attempt->conn != NULL) {
         db_conn_close(TAKE(attempt->conn));
     }
-    if (stale) {
-        return; /* of a life that is over */
+    if (stale) { /* of a life that is over; the next one has waited for its end */
+        if (line != NULL) {
+            line_connect(line);
+        } else {
+            control_connect(worker);
+        }
+        return;
     }
     if (attempt->status == DJ_LEASE_LOST) {
         worker_lose_all(worker);
