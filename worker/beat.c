@@ -76,9 +76,11 @@ static void beat_done(struct db_batch *batch) {
     /* A fifth of the time to live is the margin for clocks that run at other speeds, and for the
      * way. */
     atomic_store(&worker->sure_until_ms, worker->beat_sent_boot_ms + worker->ttl_ms * 4 / 5);
-    answer_asking(worker);
-    if (worker->endpoints != NULL) {
-        endpoints_go_on(worker->endpoints);
+    if (worker_is_sure(worker)) { /* an answer that lay here while we stood still says nothing */
+        answer_asking(worker);
+        if (worker->endpoints != NULL) {
+            endpoints_go_on(worker->endpoints);
+        }
     }
     FAILPOINT("beat.taken");
 }
