@@ -110,6 +110,20 @@ void db_conn_close(PGconn *conn) {
     PQfinish(conn);
 }
 
+#ifdef DURABLE_FAULT_INJECTION
+dj_status db_conn_lose(PGconn *conn, enum failpoint_action action) {
+    if (action == FAILPOINT_NONE) {
+        return DJ_OK;
+    }
+    failpoint_cut(FAILPOINT_CUT, PQsocket(conn));
+    if (action == FAILPOINT_CUT) {
+        return DJ_OK; /* this answer is heard, and the next call fails */
+    }
+    (void)PQconsumeInput(conn);
+    return dj_fail(DJ_UNAVAILABLE, "a failpoint lost the answer");
+}
+#endif
+
 /* What was sent was answered with `rows`, which is ours to free unless all is well. */
 static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *answer,
                            PGresult **ret_rows) {
@@ -130,9 +144,15 @@ static dj_status db_answer(PGconn *conn, const struct db_call *call, PGresult *a
     return DJ_OK;
 }
 
+MUST_CHECK static dj_status may_ask(void) {
+    return FAILPOINT_FAILS("query.executed") ? dj_fail(DJ_UNAVAILABLE, "a failpoint sends nothing")
+                                             : DJ_OK;
+}
+
 dj_status db_exec(PGconn *conn, const struct db_call *call, const struct db_params *params,
                   PGresult **ret_rows) {
     DJ_TRY(params_status(params));
+    DJ_TRY(may_ask());
     (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecParams(conn, call->sql, params->count, call->param_types,
@@ -156,6 +176,7 @@ dj_status db_prepare(PGconn *conn, const struct db_call *const calls[], int call
 dj_status db_exec_prepared(PGconn *conn, const struct db_call *call, const struct db_params *params,
                            PGresult **ret_rows) {
     DJ_TRY(params_status(params));
+    DJ_TRY(may_ask());
     (void)db_conn_commit_is_uncertain(conn); /* what was before is not ours */
     return db_answer(conn, call,
                      PQexecPrepared(conn, call->name, params->count, params_values(params),

@@ -5,6 +5,7 @@
 
 #include "common/db_calls.h"
 #include "common/db_params.h"
+#include "common/failpoint.h"
 #include "common/status.h"
 #include <libpq-fe.h>
 #include <stdbool.h>
@@ -39,5 +40,17 @@ MUST_CHECK dj_status db_prepare(PGconn *conn, const struct db_call *const calls[
 /** The same as db_exec, for a call that db_prepare has prepared on this connection. */
 MUST_CHECK dj_status db_exec_prepared(PGconn *conn, const struct db_call *call,
                                       const struct db_params *params, PGresult **ret_rows);
+
+/* A failpoint after a call: its answer, a success, is lost. */
+#ifdef DURABLE_FAULT_INJECTION
+dj_status db_conn_lose(PGconn *conn, enum failpoint_action action);
+#define FAILPOINT_CALL(name, conn, status)                                                         \
+    (status) =                                                                                     \
+        (status) == DJ_OK                                                                          \
+            ? db_conn_lose(conn, FAILPOINT_REACH(name, "kill stop sleep cut drop", (void)0))       \
+            : (status)
+#else
+#define FAILPOINT_CALL(name, conn, status) ((void)0)
+#endif
 
 #endif

@@ -55,12 +55,33 @@ static void pipeline_break(struct db_pipeline *pipeline) {
     pipeline->on_broken(pipeline);
 }
 
+#ifdef DURABLE_FAULT_INJECTION
+void db_batch_lose(struct db_batch *batch, struct db_pipeline *pipeline,
+                   enum failpoint_action action) {
+    switch (action) {
+    case FAILPOINT_NONE:
+        return;
+    case FAILPOINT_CUT: /* after this answer, which is heard */
+        failpoint_cut(action, PQsocket(pipeline->conn));
+        return;
+    case FAILPOINT_DROP:
+        batch->broken = true;
+        pipeline_break(pipeline);
+        break;
+    case FAILPOINT_ERROR: /* as a commit that its standby has not confirmed */
+        break;
+    }
+    batch_fail(batch, dj_fail(DJ_UNAVAILABLE, "a failpoint lost the answer"));
+}
+#endif
+
 /* Takes one result in. False: this connection makes no sense any more. */
 static bool pipeline_take_result(struct db_pipeline *pipeline, PGresult *given) {
     AUTO(pgresult) PGresult *result = given;
     struct db_batch *batch = list_first(&pipeline->sent, struct db_batch, link);
     if (result == NULL) {
         batch->call_done++;
+        FAILPOINT_SOCKET("pipeline.half_answered", PQsocket(pipeline->conn));
         return batch->call_done <= batch->call_count; /* NULL in place of the sync: it broke */
     }
     switch (PQresultStatus(result)) {
@@ -174,12 +195,17 @@ void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const 
     batch->context = context;
     batch->call_count = call_count;
     list_push(&pipeline->sent, &batch->link);
-    int sent = 1;
+    int sent = FAILPOINT_FAILS("query.sent") ? 0 : 1;
     for (int i = 0; sent == 1 && i < call_count; i++) {
         sent = PQsendQueryPrepared(pipeline->conn, calls[i]->name, params[i]->count,
                                    params_values(params[i]), params[i]->lengths, params[i]->formats,
                                    /* resultFormat= */ 1);
+        if (i + 1 < call_count) {
+            FAILPOINT_SOCKET("pipeline.half_sent",
+                             (PQflush(pipeline->conn), PQsocket(pipeline->conn)));
+        }
     }
+    FAILPOINT_SOCKET("pipeline.unsynced", (PQflush(pipeline->conn), PQsocket(pipeline->conn)));
     if (sent != 1 || PQpipelineSync(pipeline->conn) != 1) {
         /* Half a batch without a sync would never be answered: the connection has to go. It does so
          * from the loop and not from here, so that callers need not expect their callback inside.

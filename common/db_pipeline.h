@@ -6,6 +6,7 @@
 
 #include "common/db_calls.h"
 #include "common/db_params.h"
+#include "common/failpoint.h"
 #include "common/list.h"
 #include "common/status.h"
 #include <event2/event.h>
@@ -60,5 +61,20 @@ bool db_pipeline_is_open(const struct db_pipeline *pipeline);
 void db_pipeline_send(struct db_pipeline *pipeline, const struct db_call *const calls[],
                       struct db_params *const params[], int call_count, db_batch_done_fn on_done,
                       void *context);
+
+/* A failpoint in a batch's callback: the answer that has just come is lost. */
+#ifdef DURABLE_FAULT_INJECTION
+void db_batch_lose(struct db_batch *batch, struct db_pipeline *pipeline,
+                   enum failpoint_action action);
+#define FAILPOINT_ANSWER(name, batch, pipeline)                                                    \
+    do {                                                                                           \
+        if ((batch)->status == DJ_OK) {                                                            \
+            db_batch_lose(batch, pipeline,                                                         \
+                          FAILPOINT_REACH(name, "kill stop sleep cut drop error", (void)0));       \
+        }                                                                                          \
+    } while (0)
+#else
+#define FAILPOINT_ANSWER(name, batch, pipeline) ((void)0)
+#endif
 
 #endif

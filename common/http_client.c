@@ -5,6 +5,7 @@
 #include "common/address_guard.h"
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/failpoint.h"
 #include "common/list.h"
 #include "common/text.h"
 #include <curl/curl.h>
@@ -31,6 +32,7 @@ struct http_call {
     char *body;
     struct http_answer answer;
     bool allow_private, too_large;
+    bool (*may_send)(void *context);
     http_done_fn done;
     void *context;
     char error[CURL_ERROR_SIZE];
@@ -71,6 +73,8 @@ static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
         (void)curl_easy_getinfo(call->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
         return connected_us > 0 ? HTTP_BROKEN : HTTP_NOT_REACHED;
     }
+    case CURLE_ABORTED_BY_CALLBACK:
+        return HTTP_NOT_SENT;
     default: /* all others happen on a connection that was there */
         return HTTP_BROKEN;
     }
@@ -111,6 +115,9 @@ static void take_finished(struct http_client *client) {
             CURLcode code = message->data.result;
             check(curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call) ==
                   CURLE_OK);
+            if (FAILPOINT_DROPS("http.answered")) {
+                code = CURLE_RECV_ERROR;
+            }
             call_finish(call, code);
         }
     }
@@ -176,9 +183,24 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+/* The last thing before the first byte. */
+static int before_request(void *context, char *their_ip, char *our_ip, int their_port,
+                          int our_port) {
+    const struct http_call *call = context;
+    (void)their_ip;
+    (void)our_ip;
+    (void)their_port;
+    (void)our_port;
+    bool may = call->may_send == NULL || call->may_send(call->context);
+    return may ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
 static size_t take_body(char *bytes, size_t size, size_t count, void *context) {
     struct http_call *call = context;
     size_t length = size * count;
+    if (FAILPOINT_DROPS("http.half_read")) {
+        return 0;
+    }
     if (buf_add(&call->answer.body, bytes, length) != DJ_OK) {
         call->too_large = true;
         return 0;
@@ -212,6 +234,8 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
     SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
     SET(CURLOPT_OPENSOCKETDATA, call);
+    SET(CURLOPT_PREREQFUNCTION, before_request);
+    SET(CURLOPT_PREREQDATA, call);
     SET(CURLOPT_WRITEFUNCTION, take_body);
     SET(CURLOPT_WRITEDATA, call);
     if (strcmp(request->method, "GET") != 0) {
@@ -239,6 +263,7 @@ dj_status http_client_send(struct http_client *client, const struct http_request
     call->easy = easy;
     call->body = request->body;
     call->allow_private = request->allow_private;
+    call->may_send = request->may_send;
     call->done = done;
     call->context = context;
     buf_init(&call->answer.body, request->answer_bytes_max);

@@ -25,7 +25,8 @@ struct http_request_out {
     size_t body_length;
     int64_t timeout_ms; /* of all of it */
     size_t answer_bytes_max;
-    bool allow_private; /* addresses that are not public are not refused */
+    bool allow_private;              /* addresses that are not public are not refused */
+    bool (*may_send)(void *context); /* asked last of all, on a connection that is there; or NULL */
 };
 
 enum http_outcome {
@@ -34,6 +35,7 @@ enum http_outcome {
     HTTP_CUT,         /* it may have been; the server went away in the middle */
     HTTP_BROKEN,      /* it was: too late, too much, or no HTTP */
     HTTP_REFUSED,     /* by us: an address that is not allowed */
+    HTTP_NOT_SENT,    /* may_send said no, and not a byte was */
 };
 
 struct http_answer {

@@ -9,7 +9,9 @@
 
 #include "common/db_calls.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
+#include "worker/endpoint.h"
 #include "worker/run.h"
 #include <signal.h>
 #include <unistd.h>
@@ -65,6 +67,7 @@ static void beat_done(struct db_batch *batch) {
     if (!worker->registered) {
         return; /* it was of a life that is over */
     }
+    FAILPOINT_ANSWER("beat.answered", batch, &worker->control);
     if (batch->status == DJ_LEASE_LOST) {
         log_warning("worker.declared_dead", "reason", batch->message);
         worker_lose_all(worker);
@@ -77,7 +80,13 @@ static void beat_done(struct db_batch *batch) {
     /* A fifth of the time to live is the margin for clocks that run at other speeds, and for the
      * way. */
     atomic_store(&worker->sure_until_ms, worker->beat_sent_boot_ms + worker->ttl_ms * 4 / 5);
-    answer_asking(worker);
+    if (worker_is_sure(worker)) { /* an answer that lay here while we stood still says nothing */
+        answer_asking(worker);
+        if (worker->endpoints != NULL) {
+            endpoints_go_on(worker->endpoints);
+        }
+    }
+    FAILPOINT("beat.taken");
 }
 
 void beat_send(dj_worker *worker) {
@@ -95,7 +104,9 @@ void beat_send(dj_worker *worker) {
         worker->beating = true;
         worker->beat_sent_ms = clock_ms();
         worker->beat_sent_boot_ms = clock_boot_ms();
+        FAILPOINT_SOCKET("beat.before", PQsocket(worker->control.conn));
         db_pipeline_send(&worker->control, &call, &list, 1, beat_done, worker);
+        FAILPOINT_SOCKET("beat.sent", PQsocket(worker->control.conn));
     }
     params_done(&params);
 }
@@ -121,6 +132,7 @@ void on_beat_timer(evutil_socket_t fd, short what, void *context) {
 
 static void leave_done(struct db_batch *batch) {
     dj_worker *worker = batch->context;
+    FAILPOINT_ANSWER("leave.answered", batch, &worker->control);
     if (batch->status != DJ_OK) {
         log_warning("worker.leave_failed", "reason", batch->message);
     }
@@ -135,6 +147,7 @@ void leave_send(dj_worker *worker) {
         const struct db_call *call = &CALL_WORKER_LEAVE;
         struct db_params *list = &params;
         db_pipeline_send(&worker->control, &call, &list, 1, leave_done, worker);
+        FAILPOINT_SOCKET("leave.sent", PQsocket(worker->control.conn));
     }
     params_done(&params);
 }
@@ -180,6 +193,7 @@ static void reconcile_done(struct db_batch *batch) {
     dj_worker *worker = line->worker;
     line->turning = false;
     worker->reconciling = false;
+    FAILPOINT_ANSWER("reconcile.answered", batch, &line->pipeline);
     if (batch->status == DJ_LEASE_LOST) {
         worker_lose_all(worker);
         return;
@@ -190,6 +204,7 @@ static void reconcile_done(struct db_batch *batch) {
     }
     worker->reconcile = false;
     worker->gone_pid_count = 0;
+    FAILPOINT("reconcile.taken");
     turn_hint(worker, /* event= */ false);
 }
 
@@ -219,7 +234,9 @@ void reconcile_send(struct worker_line *line) {
         struct db_params *list = &params;
         line->turning = worker->reconciling = true;
         line->slots_asked = 0;
+        FAILPOINT_SOCKET("reconcile.before", PQsocket(line->pipeline.conn));
         db_pipeline_send(&line->pipeline, &call, &list, 1, reconcile_done, line);
+        FAILPOINT_SOCKET("reconcile.sent", PQsocket(line->pipeline.conn));
     }
     params_done(&params);
 }

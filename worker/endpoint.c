@@ -13,6 +13,7 @@
 #include "common/commit_token.h"
 #include "common/db_calls.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/http_client.h"
 #include "common/log.h"
 #include "common/webhook.h"
@@ -188,6 +189,7 @@ static dj_status read_endpoints(struct endpoints *endpoints, const PGresult *row
 static void refresh_done(struct db_batch *batch) {
     struct endpoints *endpoints = batch->context;
     endpoints->asking = false;
+    FAILPOINT_ANSWER("endpoints.answered", batch, &endpoints->worker->control);
     dj_status status = batch->status;
     if (status == DJ_OK) {
         status = read_endpoints(endpoints, batch->results[0], batch->results[1]);
@@ -215,25 +217,27 @@ void endpoints_refresh(struct endpoints *endpoints) {
         endpoints->asking = true;
         endpoints->asked_ms = clock_ms();
         db_pipeline_send(&worker->control, calls, params, 2, refresh_done, endpoints);
+        FAILPOINT_SOCKET("endpoints.sent", PQsocket(worker->control.conn));
     }
     params_done(&id);
     params_done(&none);
 }
 
-/* Calls. */
+/* Calls. While we are not sure that our leases hold, none is begun: they wait for a beat's answer.
+ */
 
 static void call_begin(struct endpoints *endpoints, struct endpoint_call *call);
 
-static bool has_room(const struct endpoint *endpoint) {
+static bool has_room(const struct endpoints *endpoints, const struct endpoint *endpoint) {
     int room = endpoint->concurrency;
     if (endpoint->failing && room > CALLS_WHILE_FAILING) {
         room = CALLS_WHILE_FAILING;
     }
-    return !endpoint->resting && endpoint->active < room;
+    return !endpoint->resting && endpoint->active < room && worker_is_sure(endpoints->worker);
 }
 
 static void begin_waiting(struct endpoints *endpoints, struct endpoint *endpoint) {
-    while (has_room(endpoint) && !list_is_empty(&endpoint->waiting)) {
+    while (has_room(endpoints, endpoint) && !list_is_empty(&endpoint->waiting)) {
         struct endpoint_call *call = list_first(&endpoint->waiting, struct endpoint_call, link);
         list_remove(&call->link);
         call_begin(endpoints, call);
@@ -254,6 +258,7 @@ static void call_end(struct endpoints *endpoints, struct endpoint_call *call, co
     run->kind = op;
     free(run->result);
     run->result = detail;
+    FAILPOINT("call.ended");
     worker_take_outcome(endpoints->worker, run);
     begin_waiting(endpoints, endpoint);
     turns_consider(endpoints->worker);
@@ -381,6 +386,7 @@ static void on_answer(void *context, struct http_answer *answer) {
     struct endpoint_call *call = context;
     struct endpoints *endpoints = call->run->worker->endpoints;
     char message[512];
+    FAILPOINT("call.answered");
     switch (answer->outcome) {
     case HTTP_ANSWERED:
         call_answered(endpoints, call, answer);
@@ -388,6 +394,9 @@ static void on_answer(void *context, struct http_answer *answer) {
     case HTTP_NOT_REACHED:
     case HTTP_REFUSED:
         call_rest(endpoints, call, answer->reason, -1);
+        return;
+    case HTTP_NOT_SENT:
+        call_end(endpoints, call, "yield", strdup("{}"));
         return;
     case HTTP_CUT:
         call_crash(endpoints, call, answer->reason);
@@ -398,6 +407,12 @@ static void on_answer(void *context, struct http_answer *answer) {
         call_fail(endpoints, call, message);
         return;
     }
+}
+
+/* We may have stood still since the call was begun, and another worker have the run. */
+static bool may_send(void *context) {
+    const struct endpoint_call *call = context;
+    return worker_is_sure(call->run->worker) && !atomic_load(&call->run->lost);
 }
 
 static dj_status sign(const struct endpoint *endpoint, const dj_run *run, const struct buf *body,
@@ -441,6 +456,7 @@ static dj_status call_send(struct endpoints *endpoints, struct endpoint_call *ca
         .timeout_ms = call->endpoint->timeout_ms,
         .answer_bytes_max = ANSWER_BYTES_MAX,
         .allow_private = call->endpoint->allow_private,
+        .may_send = may_send,
     };
     request.body = buf_take(&body);
     return http_client_send(endpoints->http, &request, on_answer, call, &call->http);
@@ -448,11 +464,13 @@ static dj_status call_send(struct endpoints *endpoints, struct endpoint_call *ca
 
 static void call_begin(struct endpoints *endpoints, struct endpoint_call *call) {
     call->run->begun = true;
+    FAILPOINT("call.before");
     if (call_send(endpoints, call) != DJ_OK) {
         call_fail(endpoints, call, dj_error_message());
         return;
     }
     call->endpoint->active++;
+    FAILPOINT("call.begun");
 }
 
 static void call_new(struct endpoints *endpoints, dj_run *run) {
@@ -465,7 +483,7 @@ static void call_new(struct endpoints *endpoints, dj_run *run) {
     run->with_handler = true;
     if (!job->endpoint->there || job->endpoint->resting) {
         call_end(endpoints, call, "yield", strdup("{}"));
-    } else if (has_room(job->endpoint)) {
+    } else if (has_room(endpoints, job->endpoint)) {
         call_begin(endpoints, call);
     } else {
         list_push(&job->endpoint->waiting, &call->link);
@@ -496,6 +514,13 @@ static void drop_lost(struct endpoints *endpoints) {
             }
             call_end(endpoints, run->call, /* op= */ NULL, NULL);
         }
+    }
+}
+
+void endpoints_go_on(struct endpoints *endpoints) {
+    drop_lost(endpoints);
+    list_for_each(endpoint, &endpoints->all, struct endpoint, link) {
+        begin_waiting(endpoints, endpoint);
     }
 }
 

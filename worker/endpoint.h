@@ -22,6 +22,9 @@ const struct job *endpoints_job(const struct endpoints *endpoints, const char *n
  * outcomes come by worker_take_outcome. Empties the list. */
 void endpoints_call(struct endpoints *endpoints, struct list *runs);
 
+/** The leases are sure again: drops the calls of lost runs, and begins those that have waited. */
+void endpoints_go_on(struct endpoints *endpoints);
+
 /** Gives back the runs whose calls were not begun. */
 void endpoints_give_back(struct endpoints *endpoints);
 

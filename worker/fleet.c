@@ -7,6 +7,7 @@
 #include "common/db_conn.h"
 #include "common/db_rows.h"
 #include "common/duration.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "worker/crash.h"
@@ -59,6 +60,7 @@ void worker_tell_life(const dj_worker *worker) {
 
 void worker_post(dj_worker *worker, dj_run *run) {
     mailbox_put(&worker->outcomes, &run->link);
+    FAILPOINT("outcome.queued");
 }
 
 bool worker_is_sure(const dj_worker *worker) {
@@ -152,6 +154,7 @@ void worker_resume(dj_worker *worker, struct list *runs, int count) {
 /* A handler is back, or parked, with something to do for us. */
 void worker_take_outcome(dj_worker *worker, dj_run *run) {
     run->with_handler = false;
+    FAILPOINT("outcome.taken");
     if (atomic_load(&run->watch.state) == WATCH_LATE) {
         pool_note_stuck(&worker->pool, -1);
         if (run->gone) {
@@ -210,6 +213,7 @@ void worker_check_drained(dj_worker *worker) {
     if (worker->in_hand > 0) {
         log_warning("worker.grace_over", "in_hand", LOG_INT(worker->in_hand));
     }
+    FAILPOINT("drain.leaving");
     worker->leaving = true;
     if (db_pipeline_is_open(&worker->control) && worker->registered) {
         leave_send(worker); /* stops when it is answered */
@@ -224,7 +228,9 @@ static void begin_drain(dj_worker *worker) {
     worker->drain_until_ms = clock_ms() + worker->grace_ms;
     log_info("worker.draining", "in_hand", LOG_INT(worker->in_hand));
     worker_tell_life(worker);
+    FAILPOINT("drain.begun");
     give_back_unbegun(worker);
+    FAILPOINT("drain.given_back");
     if (worker->endpoints != NULL) {
         endpoints_give_back(worker->endpoints);
     }
@@ -588,6 +594,7 @@ dj_status dj_worker_run(dj_worker *worker) {
         return dj_fail(DJ_NO_MEMORY, "cannot start the worker's events");
     }
     (void)event_base_dispatch(worker->base);
+    FAILPOINT("drain.left");
     worker->registered = false; /* a beat on its way is of no interest now */
     bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000);
     db_pipeline_close(&worker->control);

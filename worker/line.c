@@ -9,6 +9,7 @@
 #include "common/db_calls.h"
 #include "common/db_conn.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/endpoint.h"
 #include <durable/version.h>
@@ -72,6 +73,7 @@ static dj_status connect_register(struct connecting *attempt) {
     params_register(&params, attempt->worker, &attempt->id);
     status = db_exec(attempt->conn, &CALL_WORKER_REGISTER, &params, &number);
     params_done(&params);
+    FAILPOINT_CALL("register.answered", attempt->conn, status);
     DJ_TRY(status);
     return rows_int4(number, 0, 0, &attempt->number);
 }
@@ -84,6 +86,7 @@ static dj_status connect_session(struct connecting *attempt) {
     static const struct db_call *const line_calls[] = { &CALL_LOCK_TURN, &CALL_COMMIT, &CALL_CLAIM,
                                                         &CALL_CLAIM_TURN, &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));
+    FAILPOINT_SOCKET("connect.opened", PQsocket(attempt->conn));
     AUTO(pgresult)
     PGresult *set = PQexec(attempt->conn, "set lock_timeout = '5s'; set statement_timeout = '30s'; "
                                           "set idle_in_transaction_session_timeout = '10s'");
@@ -99,6 +102,7 @@ static dj_status connect_session(struct connecting *attempt) {
     params_add_uuid(&params, &attempt->id);
     dj_status status = db_exec(attempt->conn, &CALL_WORKER_SESSION, &params, &rows);
     params_done(&params);
+    FAILPOINT_CALL("session.answered", attempt->conn, status);
     DJ_TRY(status);
     if (attempt->line != NULL) {
         return db_prepare(attempt->conn, line_calls, sizeof line_calls / sizeof *line_calls);
@@ -174,6 +178,7 @@ static void on_control_retry(evutil_socket_t fd, short what, void *context) {
 
 static void on_line_broken(struct db_pipeline *pipeline) {
     struct worker_line *line = pipeline->context;
+    FAILPOINT("line.broken");
     if (line->pid != 0 && line->worker->gone_pid_count < GONE_PIDS_MAX) {
         line->worker->gone_pids[line->worker->gone_pid_count++] = line->pid;
     }
@@ -219,8 +224,13 @@ static void connect_done(struct connecting *attempt) {
     if (attempt->conn != NULL) {
         db_conn_close(TAKE(attempt->conn));
     }
-    if (stale) {
-        return; /* of a life that is over */
+    if (stale) { /* of a life that is over; the next one has waited for its end */
+        if (line != NULL) {
+            line_connect(line);
+        } else {
+            control_connect(worker);
+        }
+        return;
     }
     if (attempt->status == DJ_LEASE_LOST) {
         worker_lose_all(worker);
@@ -279,6 +289,7 @@ void on_connected(evutil_socket_t fd, short what, void *context) {
     list_init(&attempts);
     mailbox_take(&worker->connected, &attempts);
     for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
+        FAILPOINT("connect.taken");
         if (attempt->line != NULL) {
             attempt->line->connecting = false;
         } else {

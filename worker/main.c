@@ -1,6 +1,7 @@
 /* durable-worker: leases runs and calls the handlers of the modules it was given. Stateless; any
  * number. */
 #include "common/config.h"
+#include "common/failpoint.h"
 #include "common/health.h"
 #include "common/log.h"
 #include "common/notify.h"
@@ -202,6 +203,7 @@ int main(int argc, char **argv) {
         .options = options,
     };
     int first;
+    FAILPOINTS_LIST(argc, argv);
     log_set_program("durable-worker");
     hold_signals(SIG_BLOCK);
     notify_open();

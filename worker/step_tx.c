@@ -62,12 +62,14 @@ static dj_status tx_commit_step(struct step_tx *tx, PGconn *conn, bool *ret_agai
 /* One transaction: the user's SQL, then the step. */
 static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     DJ_TRY(tx_command(conn, "begin"));
+    FAILPOINT_SOCKET("step_tx.begun", PQsocket(conn));
     json_object *result = NULL;
     tx->began_us = clock_us();
     run_error_clear(tx->run);
     tx->run->in_step = true;
     dj_status status = tx->step(tx->run, conn, tx->input, &result);
     tx->run->in_step = false;
+    FAILPOINT_SOCKET("step_tx.after_effect", PQsocket(conn));
     if (status != DJ_OK) {
         json_object_put(result);
         return status;
@@ -84,7 +86,7 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     FAILPOINT_SOCKET("step_tx.before_commit", PQsocket(conn));
     tx->in_doubt = true;
     status = tx_command(conn, "commit");
-    FAILPOINT("step_tx.after_commit");
+    FAILPOINT_CALL("step_tx.after_commit", conn, status);
     if (status == DJ_OK && db_conn_commit_is_uncertain(conn)) {
         return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby");
     }
@@ -97,6 +99,7 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
 static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
+    FAILPOINT_SOCKET("step_tx.asked", PQsocket(conn));
     return tx_command(conn, *ret_committed ? "commit" : "rollback");
 }
 

@@ -422,7 +422,7 @@ static void turn_done(struct db_batch *batch) {
     assert(line->turning);
     line->turning = false;
     line->ending_count = 0;
-    FAILPOINT("turn.answered");
+    FAILPOINT_ANSWER("turn.answered", batch, &line->pipeline);
     bool committed = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     dj_status status = batch->status;
     if (status == DJ_OK && committed) {
@@ -437,6 +437,7 @@ static void turn_done(struct db_batch *batch) {
         }
         FAILPOINT("turn.settled");
         if (line->slots_asked > 0) { /* else it asked for none */
+            FAILPOINT("claim.answered");
             take_claimed(line, batch->results[committed ? 2 : 0]);
         }
         turns_consider(worker);
@@ -453,7 +454,10 @@ static void turn_done(struct db_batch *batch) {
         log_warning("turn.delayed", "reason", batch->message);
         line_requeue(line);
         worker->work_hinted = true;
-        if (!batch->broken) { /* a deadlock, a timeout: the connection is well; a moment's rest */
+        if (!batch->broken) { /* a deadlock, a timeout, a standby that did not confirm: the
+                                 connection is well, but the turn may have claimed; a moment's rest
+                               */
+            worker->reconcile = worker->reconcile || line->slots_asked > 0;
             struct timeval rest = timeval_of_ms(with_jitter(50));
             (void)event_add(line->retry, &rest);
         }
@@ -550,6 +554,9 @@ void turn_start(struct worker_line *line) {
         FAILPOINT("turn.composed");
         db_pipeline_send(&line->pipeline, calls, params, count, turn_done, line);
         FAILPOINT_SOCKET("turn.sent", PQsocket(line->pipeline.conn));
+        if (line->slots_asked > 0) {
+            FAILPOINT_SOCKET("claim.sent", PQsocket(line->pipeline.conn));
+        }
         if (committing) {
             FAILPOINT_SOCKET("commit.sent", PQsocket(line->pipeline.conn));
         }

@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "server/api/rate.h"
 #include <inttypes.h>
@@ -215,6 +216,7 @@ static void on_found(void *context, const struct work_end *end) {
     const char *sent = key_of(request);
     struct key key = { .found_ms = asking.asked_ms };
     free(context);
+    FAILPOINT("key.found");
     memcpy(key.id, sent + 3, ID_LENGTH);
     dj_status status = end->status;
     const char *message = end->message;

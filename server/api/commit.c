@@ -12,6 +12,7 @@
 #include "common/check.h"
 #include "common/commit_token.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/text.h"
 #include <stdlib.h>
@@ -172,6 +173,7 @@ static dj_status read_answers(struct together *together, const PGresult *rows) {
 static void on_committed(void *context, const struct work_end *end) {
     struct together *together = context;
     struct commits *commits = together->from;
+    FAILPOINT("commits.answered");
     if (list_is_empty(&together->members)) { /* no connection took the call */
         commits->asked = false;
         list_splice(&commits->waiting, &together->members);
@@ -228,6 +230,7 @@ static void on_fill(void *context, struct db_params *params) {
         together->count++;
     }
     add_items(params, &together->members);
+    FAILPOINT("commits.gathered");
     if (!list_is_empty(&commits->waiting)) {
         commits_ask(commits);
     }
@@ -397,6 +400,7 @@ void commit_ref(struct api *api, struct http_request *request) {
 
 static void on_secret(void *context, const struct work_end *end) {
     struct commits *commits = context;
+    FAILPOINT("secret.read");
     const char *text;
     size_t length;
     if (end->status == DJ_OK && rows_text(end->rows, 0, 0, &text, &length) == DJ_OK && length > 0 &&

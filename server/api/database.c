@@ -8,6 +8,7 @@
 #include "common/auto.h"
 #include "common/check.h"
 #include "common/db_conn.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/mailbox.h"
 #include <pthread.h>
@@ -110,6 +111,7 @@ static dj_status connect_session(struct connecting *attempt) {
         &CALL_API_STATE_UNLOCK,
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
+    FAILPOINT_SOCKET("database.opened", PQsocket(attempt->conn));
     AUTO(pgresult)
     PGresult *set = PQexec(attempt->conn,
                            "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
@@ -196,6 +198,7 @@ static void lines_feed(struct database *database);
 static void on_batch_done(struct db_batch *batch) {
     struct line *line = batch->context;
     struct work *work = TAKE(line->work);
+    FAILPOINT_ANSWER("work.answered", batch, &line->pipeline);
     bool answered = batch->results[work->call_count - 1] != NULL;
     struct work_end end = {
         .status = batch->status,
@@ -224,6 +227,7 @@ static void line_take(struct line *line, struct work *work) {
     }
     line->work = work;
     db_pipeline_send(&line->pipeline, work->calls, params, work->call_count, on_batch_done, line);
+    FAILPOINT_SOCKET("work.sent", PQsocket(line->pipeline.conn));
 }
 
 static void lines_feed(struct database *database) {
@@ -286,6 +290,7 @@ static void connect_done(struct connecting *attempt) {
         return;
     }
     line->failures = 0;
+    FAILPOINT_SOCKET("database.connected", PQsocket(line->pipeline.conn));
     if (database->up++ == 0) {
         log_info("database.up");
     }
@@ -403,5 +408,6 @@ void database_send(struct database *database, struct work *work, work_done_fn on
     }
     list_push(&database->queue, &work->link);
     database->queued++;
+    FAILPOINT("work.queued");
     lines_feed(database);
 }

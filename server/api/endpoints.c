@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/db_rows.h"
 #include "common/endpoint_look.h"
+#include "common/failpoint.h"
 #include "common/http_client.h"
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,7 @@ static void look_failed(struct looking *looking, const char *reason) {
 
 static void on_synced(void *context, const struct work_end *end) {
     struct looking *looking = context;
+    FAILPOINT("look.synced");
     if (end->status != DJ_OK) {
         look_failed(looking, end->message);
     } else {
@@ -105,6 +107,7 @@ static dj_status keep(struct looking *looking, const struct http_answer *answer)
 }
 
 static void on_looked(void *context, struct http_answer *answer) {
+    FAILPOINT("look.answered");
     if (keep(context, answer) != DJ_OK) {
         look_failed(context, dj_error_message());
     }
@@ -112,6 +115,7 @@ static void on_looked(void *context, struct http_answer *answer) {
 
 static void on_target(void *context, const struct work_end *end) {
     struct looking *looking = context;
+    FAILPOINT("look.targeted");
     if (end->status != DJ_OK) {
         looking_fail(looking, end->status, end->message);
     } else if (endpoint_look(looking->api->http_client, end->rows, on_looked, looking,

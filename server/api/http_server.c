@@ -12,6 +12,7 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/failpoint.h"
 #include "common/list.h"
 #include "common/log.h"
 #include "server/api/http_address.h"
@@ -228,10 +229,12 @@ void http_reply(struct http_request *request, int status, const char *content_ty
         conn_free(conn);
         return;
     }
+    FAILPOINT_SOCKET("reply.before", bufferevent_getfd(conn->bev));
     bool last = conn->ended && evbuffer_get_length(bufferevent_get_input(conn->bev)) == 0;
     bool close = !conn->head.keep_alive || conn->server->draining || last ||
                  (conn->body_ahead && !skip_body(conn));
     write_answer(conn, status, content_type, headers, body, length, close);
+    FAILPOINT_SOCKET("reply.sent", bufferevent_getfd(conn->bev));
     if (close) {
         conn_close(conn);
         return;
@@ -278,6 +281,11 @@ void http_stream_end(struct http_request *request) {
     conn_close(request->conn);
 }
 
+static void request_hand_on(struct http_conn *conn) {
+    FAILPOINT_SOCKET("request.read", bufferevent_getfd(conn->bev));
+    conn->server->hooks.on_request(&conn->request);
+}
+
 /* The head has passed. */
 static void begin_body(struct http_conn *conn) {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
@@ -291,7 +299,7 @@ static void begin_body(struct http_conn *conn) {
     buf_init(&conn->body, conn->body_bytes_max + 1);
     if (!conn->head.chunked && conn->head.content_length <= 0) {
         conn->request.body = (char *)"";
-        conn->server->hooks.on_request(&conn->request);
+        request_hand_on(conn);
         return;
     }
     conn->state = BODY;
@@ -416,7 +424,7 @@ static void conn_advance(struct http_conn *conn) {
                 conn_deadline(conn, 0);
                 conn->request.body = conn->body.data;
                 conn->request.body_length = conn->body.length;
-                conn->server->hooks.on_request(&conn->request);
+                request_hand_on(conn);
             }
             more = evbuffer_get_length(input) < there || conn->state != BODY;
         }

@@ -2,6 +2,7 @@
  * database are made on threads of their own. */
 #include "common/check.h"
 #include "common/config.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "server/api/api.h"
@@ -23,6 +24,7 @@ static void on_drain(evutil_socket_t signal, short what, void *context) {
     }
     log_info("server.draining", "signal", LOG_INT(signal));
     notify_stopping();
+    FAILPOINT("server.drain_begun");
     http_server_drain(api.http);
     waits_drain(&api);
     struct timeval grace = { .tv_sec = 25 };
@@ -56,6 +58,7 @@ static dj_status run(const struct api_settings *settings) {
     notify_ready();
     notify_alive();
     (void)event_base_dispatch(api.base);
+    FAILPOINT("server.drain_left");
     log_info("server.stopped", "reason", "drained");
     return DJ_OK;
 }
@@ -187,6 +190,7 @@ int main(int argc, char **argv) {
         .options = options,
     };
     int first;
+    FAILPOINTS_LIST(argc, argv);
     log_set_program("durable-server");
     notify_open();
     srandom((unsigned int)getpid());

@@ -7,6 +7,7 @@
 #include "common/bounds.h"
 #include "common/check.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/rfc3339.h"
 #include "common/text.h"
@@ -331,6 +332,7 @@ static void on_together(void *context, const struct work_end *given) {
     struct together *together = context;
     const struct work_end *end = given;
     int row = 0;
+    FAILPOINT("starts.answered");
     list_for_each(starting, &together->members, struct starting, link) {
         row += starting->count;
     }
@@ -377,6 +379,7 @@ static void on_fill(void *context, struct db_params *params) {
         together->count++;
     }
     params_add_starts(params, &together->members);
+    FAILPOINT("starts.gathered");
     if (!list_is_empty(&starts->waiting)) {
         starts_ask(starts);
     }

@@ -7,6 +7,7 @@
 #include "common/db_conn.h"
 #include "common/db_params.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include <string.h>
 #include <time.h>
@@ -37,7 +38,10 @@ static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argu
 
 static dj_status match(struct scheduler *scheduler, bool *ret_more) {
     int32_t done;
-    DJ_TRY(call_int(scheduler->conn, &CALL_MATCH_TURN, BATCH_MAX, &done));
+    FAILPOINT_SOCKET("match.before", PQsocket(scheduler->conn));
+    dj_status status = call_int(scheduler->conn, &CALL_MATCH_TURN, BATCH_MAX, &done);
+    FAILPOINT_CALL("match.answered", scheduler->conn, status);
+    DJ_TRY(status);
     *ret_more = done > 0;
     return DJ_OK;
 }
@@ -52,8 +56,10 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     params_init(&params);
     params_add_int4(&params, BATCH_MAX);
     params_add_int4(&params, full ? -1 : SCAN_BACK_S);
+    FAILPOINT_SOCKET("promote.before", PQsocket(scheduler->conn));
     dj_status status = db_exec_prepared(scheduler->conn, &CALL_PROMOTE_DUE, &params, &rows);
     params_done(&params);
+    FAILPOINT_CALL("promote.answered", scheduler->conn, status);
     DJ_TRY(status);
     int32_t promoted;
     int64_t due_in_ms = -1;
@@ -78,15 +84,19 @@ static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
+    FAILPOINT_SOCKET("reap.before", PQsocket(scheduler->conn));
     dj_status status = db_exec_prepared(scheduler->conn, &CALL_REAP, &params, &rows);
     params_done(&params);
+    FAILPOINT_CALL("reap.answered", scheduler->conn, status);
     if (status == DJ_UNAVAILABLE && PQstatus(scheduler->conn) == CONNECTION_OK) {
         int32_t ended = 0;
         log_warning("reap.blocked", "reason", dj_error_message());
         AUTO(pgresult) PGresult *sessions = NULL;
         params_init(&params);
+        FAILPOINT_SOCKET("end_sessions.before", PQsocket(scheduler->conn));
         status = db_exec_prepared(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
         params_done(&params);
+        FAILPOINT_CALL("end_sessions.answered", scheduler->conn, status);
         DJ_TRY(status);
         DJ_TRY(rows_int4(sessions, 0, 0, &ended));
         log_warning("worker.sessions_ended", "count", LOG_INT(ended));
@@ -106,15 +116,20 @@ static dj_status move_marks(struct scheduler *scheduler, bool *ret_more) {
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_int8(&params, MARK_STEP);
+    FAILPOINT_SOCKET("move_marks.before", PQsocket(scheduler->conn));
     dj_status status = db_exec_prepared(scheduler->conn, &CALL_MOVE_MARKS, &params, &rows);
     params_done(&params);
+    FAILPOINT_CALL("move_marks.answered", scheduler->conn, status);
     DJ_TRY(status);
     return rows_bool(rows, 0, 0, ret_more);
 }
 
 static dj_status expire_state(struct scheduler *scheduler, bool *ret_more) {
     int32_t gone;
-    DJ_TRY(call_int(scheduler->conn, &CALL_EXPIRE_STATE, BATCH_MAX, &gone));
+    FAILPOINT_SOCKET("expire_state.before", PQsocket(scheduler->conn));
+    dj_status status = call_int(scheduler->conn, &CALL_EXPIRE_STATE, BATCH_MAX, &gone);
+    FAILPOINT_CALL("expire_state.answered", scheduler->conn, status);
+    DJ_TRY(status);
     *ret_more = gone > 0;
     return DJ_OK;
 }
@@ -122,7 +137,10 @@ static dj_status expire_state(struct scheduler *scheduler, bool *ret_more) {
 static dj_status make_partitions(struct scheduler *scheduler, bool *ret_more) {
     int32_t made;
     *ret_more = false;
-    DJ_TRY(call_int(scheduler->conn, &CALL_MAKE_PARTITIONS, 3, &made));
+    FAILPOINT_SOCKET("make_partitions.before", PQsocket(scheduler->conn));
+    dj_status status = call_int(scheduler->conn, &CALL_MAKE_PARTITIONS, 3, &made);
+    FAILPOINT_CALL("make_partitions.answered", scheduler->conn, status);
+    DJ_TRY(status);
     if (made > 0) {
         log_info("partitions.made", "count", LOG_INT(made));
     }

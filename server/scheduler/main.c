@@ -11,6 +11,7 @@
 #include "common/db_conn.h"
 #include "common/db_params.h"
 #include "common/db_rows.h"
+#include "common/failpoint.h"
 #include "common/health.h"
 #include "common/log.h"
 #include "common/notify.h"
@@ -91,12 +92,14 @@ static dj_status beat(struct scheduler *scheduler, bool *ret_active) {
     params_add_int4(&params, (int32_t)getpid());
     dj_status status = db_exec(scheduler->conn, &CALL_SCHEDULER_BEAT, &params, &rows);
     params_done(&params);
+    FAILPOINT_CALL("scheduler.beat_answered", scheduler->conn, status);
     DJ_TRY(status);
     return rows_bool(rows, 0, 0, ret_active);
 }
 
 static dj_status scheduler_open(struct scheduler *scheduler, const char *conninfo) {
     DJ_TRY(db_conn_open(conninfo, "durable-scheduler", &scheduler->conn));
+    FAILPOINT_SOCKET("scheduler.connected", PQsocket(scheduler->conn));
     AUTO(pgresult)
     PGresult *set =
         PQexec(scheduler->conn, "set lock_timeout = '2s'; set statement_timeout = '60s'; "
@@ -171,6 +174,7 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
             }
         }
         if (wait_until(scheduler->conn, until)) {
+            FAILPOINT_SOCKET("scheduler.told_to_stop", PQsocket(scheduler->conn));
             return DJ_OK;
         }
         hinted = take_notifications(scheduler->conn);
@@ -219,6 +223,7 @@ int main(int argc, char **argv) {
         .options = options,
     };
     int first;
+    FAILPOINTS_LIST(argc, argv);
     dj_status status = config_parse(&command, argc, argv, &first);
     if (status != DJ_OK) {
         (void)fprintf(stderr, "durable-scheduler: %s\n", dj_error_message());

@@ -225,6 +225,23 @@ static void a_drained_worker_gives_its_runs_back_and_spends_no_attempt(void **st
     (void)end_process(second, SIGTERM);
 }
 
+/* Its control connection is lost, and while it makes a new one (the fourth: the first three were
+ * the control's and the lines') a turn hears that the worker is dead. */
+static void a_worker_declared_dead_while_it_reconnects_registers_again(void **state) {
+    (void)state;
+    pid_t lonely = spawn_worker(url, "beat.sent:2:cut,connect.opened:4:sleep=2000");
+    wait_until(conn, 20,
+               "select count(*) = 3 from pg_stat_activity where application_name = "
+               "'durable-worker' and datname = current_database()");
+    wait_until(conn, 20,
+               "select count(*) = 2 from pg_stat_activity where application_name = "
+               "'durable-worker' and datname = current_database()");
+    sql(conn, "update durable_internal.worker set alive = false where pid = %d", (int)lonely);
+    const char *id = sql_text(conn, "select durable.start('noop')");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(lonely, SIGTERM), 0);
+}
+
 static void a_handler_that_changed_parks_its_run_until_a_version_fits(void **state) {
     (void)state;
     pid_t old = spawn_worker(url, NULL);
@@ -323,6 +340,7 @@ int main(void) {
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
+        cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),
         cmocka_unit_test(a_delay_spends_an_attempt),

@@ -69,7 +69,7 @@ static void sessions_that_are_cut_in_the_middle_transfer_once(void **state) {
 static void a_commit_whose_answer_is_lost_transfers_once(void **state) {
     (void)state;
     long long before = sql_int(conn, "select count(*) from durable.runs");
-    pid_t worker = spawn_worker(url, "step_tx.before_commit:3:deaf");
+    pid_t worker = spawn_worker(url, "step_tx.before_commit:3:drop");
     sql(conn, "select durable.start_many('transfers', array_fill('{}'::jsonb, array[10]))");
     check_all((int)before + 10);
     assert_int_equal(end_process(worker, SIGTERM), 0);

@@ -10,7 +10,7 @@
 
 static const char *url;
 static PGconn *conn;
-static pid_t endpoint;
+static pid_t endpoint, worker;
 static int port;
 
 static int setup(void **state) {
@@ -19,7 +19,7 @@ static int setup(void **state) {
     conn = connect_to(url);
     endpoint = spawn_endpoint(conn, &port);
     (void)spawn_scheduler(url);
-    (void)spawn_worker(url, NULL);
+    worker = spawn_worker(url, NULL);
     wait_until(
         conn, 20,
         "select count(*) > 0 from durable_internal.worker where 'echo' = any (endpoint_jobs)");
@@ -141,6 +141,28 @@ static void an_endpoint_that_is_down_costs_no_attempt(void **state) {
     assert_int_equal(sql_int(conn, "select max(failures) from durable.endpoints"), 0);
 }
 
+/* It freezes when it is about to call, and goes on when another worker has completed the run. */
+static void a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost(void **state) {
+    static const char *const points[] = { "call.before:1:stop", "call.begun:1:stop" };
+    (void)state;
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        assert_int_equal(end_process(worker, SIGTERM), 0);
+        pid_t frozen = spawn_worker(url, points[i]);
+        const char *id = sql_text(conn, "select durable.start('five-steps')");
+        wait_until(conn, 20,
+                   "select exists (select from durable_internal.lease l join "
+                   "durable_internal.worker w on w.id = l.worker_id where w.pid = %d)",
+                   (int)frozen);
+        worker = spawn_worker(url, NULL);
+        wait_until(conn, 30, "select status = 'completed' from durable.runs where id = '%s'", id);
+        assert_int_equal(kill(frozen, SIGCONT), 0);
+        wait_until(conn, 20, /* with a new name: what it had before is settled */
+                   "select count(*) = 2 from durable_internal.worker where pid = %d", (int)frozen);
+        assert_int_equal(end_process(frozen, SIGTERM), 0);
+        assert_int_equal(calls_of(id), 6);
+    }
+}
+
 static void a_wrong_secret_is_the_endpoints_to_refuse(void **state) {
     (void)state;
     sql(conn, "update durable_internal.endpoint_secret set secret = durable_internal.new_secret()");
@@ -189,6 +211,7 @@ int main(void) {
         cmocka_unit_test(a_value_that_only_the_database_refuses_fails_the_run_with_its_reason),
         cmocka_unit_test(a_cancel_ends_a_call),
         cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
+        cmocka_unit_test(a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost),
         cmocka_unit_test(a_wrong_secret_is_the_endpoints_to_refuse),
         cmocka_unit_test(what_an_endpoint_says_of_itself_is_limited),
     };
