@@ -21,8 +21,13 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
+    return 0;
+}
+
+static int first_run(void **state) {
+    (void)state;
     (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
-    sql(conn, "select durable.start('by-hand')"); /* the lane */
+    sql(conn, "select durable.start('by-hand'), durable.start('by-hand')"); /* the lane */
     sql(conn, "select * from durable_internal.claim('%s', 10, 1000000)", worker);
     sql(conn, "select durable_internal.move_marks(1)");
     return 0;
@@ -35,6 +40,13 @@ static long long claimed(int slots) {
 
 static long long mark(void) {
     return sql_int(conn, "select max(low_seq) from durable_internal.lane_mark");
+}
+
+/* Transactions that have ended and are waited for still; those of other databases go on meanwhile.
+ */
+static long long pending(void) {
+    return sql_int(conn, "select count(*) from durable_internal.mark_pending where "
+                         "pg_visible_in_snapshot(xid, pg_current_snapshot())");
 }
 
 /* Starts and claims others, so that the mark goes up. */
@@ -73,7 +85,7 @@ static void what_commits_below_the_mark_is_brought_up_in_its_order(void **state)
                                  "durable_internal.claim('%s', 10, 1000000)",
                                  worker),
                         "1 2 3 4 5");
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.mark_pending"), 0);
+    assert_int_equal(pending(), 0);
     PQfinish(late);
 }
 
@@ -119,7 +131,7 @@ static void a_late_start_that_rolls_back_leaves_nothing_behind(void **state) {
     assert_true(sql_int(conn, "select count(*) from durable_internal.mark_pending") > 0);
     sql(late, "rollback");
     sql(conn, "select durable_internal.move_marks(1)");
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.mark_pending"), 0);
+    assert_int_equal(pending(), 0);
     PQfinish(late);
 }
 
@@ -167,23 +179,21 @@ static void claims_and_moves_amid_open_starts_lose_nothing(void **state) {
 
 /* Seen to fail: answered true for ever, and the scheduler of a new database never rested. */
 static void before_the_first_run_there_is_nothing_more_to_move(void **state) {
-    const char *new_url = database_new();
-    PGconn *mover = connect_to(new_url), *other = connect_to(new_url);
+    PGconn *other = connect_to(url);
     (void)state;
     sql(other, "begin; select pg_current_xact_id()");
-    sql(mover, "select durable_internal.move_marks(1)");
-    assert_int_equal(sql_int(mover, "select count(*) from durable_internal.mark_pending"), 1);
+    sql(conn, "select durable_internal.move_marks(1)");
+    assert_true(sql_int(conn, "select count(*) from durable_internal.mark_pending") > 0);
     sql(other, "commit");
-    assert_string_equal(sql_text(mover, "select durable_internal.move_marks(1)"), "f");
-    assert_int_equal(sql_int(mover, "select count(*) from durable_internal.mark_pending"), 0);
+    assert_string_equal(sql_text(conn, "select durable_internal.move_marks(1)"), "f");
+    assert_int_equal(pending(), 0);
     PQfinish(other);
-    PQfinish(mover);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(before_the_first_run_there_is_nothing_more_to_move),
-        cmocka_unit_test(a_mark_follows_the_claims),
+        cmocka_unit_test_setup(a_mark_follows_the_claims, first_run),
         cmocka_unit_test(what_commits_below_the_mark_is_brought_up_in_its_order),
         cmocka_unit_test(a_bulk_start_that_is_the_newest_transaction_is_not_passed_for_good),
         cmocka_unit_test(a_late_run_that_somebody_holds_is_brought_up_when_it_is_let_go),
