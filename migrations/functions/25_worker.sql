@@ -112,6 +112,10 @@ $$;
 --
 -- The sessions that the worker has lost may still be at work on what they were sent last: they are ended first, and
 -- the worker's lock, taken alone, waits for whatever claim is in progress.
+--
+-- A lease that somebody holds (a user's open cancel, say) is waited for, for a moment: passed over, it would be nobody's
+-- if that transaction rolls back, for as long as the worker lives. Locks: the worker's advisory lock, then lease rows by run.
+-- Raises 55P03: it is still held; the worker asks again, and claims nothing before.
 create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[], fences bigint[],
                                                       gone_pids int[])
 returns table (run_id uuid, fence bigint)
@@ -127,13 +131,14 @@ begin
       where s.worker_id = reconcile.worker_id and s.pid = any (reconcile.gone_pids);
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), reconcile.number);
     perform durable_internal.lock_turn(worker_id, number);
+    perform set_config('lock_timeout', '200ms', true);
     for l in
         select l.* from durable_internal.lease l
          where l.worker_id = reconcile.worker_id
            and not exists (select from unnest(reconcile.runs, reconcile.fences) as h (run_id, fence)
                             where h.run_id = l.run_id and h.fence = l.fence)
          order by l.run_id
-           for update skip locked
+           for update
     loop
         delete from durable_internal.lease where run_id = l.run_id;
         l.attempt := l.attempt - (l.since = l.attempt_started_at)::int;  -- it was never begun
@@ -202,6 +207,7 @@ $$;
 
 -- A handler of this worker has crashed, in a way that the process could catch: the run is charged, and nobody
 -- else. The process is about to die; what it has goes back. `step` may be null.
+-- Locks: the worker's advisory lock, then lease rows, as everybody who takes both: bury() would take it too late.
 create or replace function durable_internal.worker_crashed(worker_id uuid, run_id uuid, fence bigint, step text)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -210,6 +216,8 @@ as $$
 declare
     l durable_internal.lease;
 begin
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), w.number)
+       from durable_internal.worker w where w.id = worker_crashed.worker_id;
     delete from durable_internal.lease l
      where l.run_id = worker_crashed.run_id and l.fence = worker_crashed.fence
        and l.worker_id = worker_crashed.worker_id
