@@ -226,7 +226,8 @@ as $$
                 else attempt_outcome.status end;
 $$;
 
--- Moves the time of a run that has not been leased yet, or is between attempts. Raises DJ001, DJ003, DJ006.
+-- Moves the time of a run that has not been leased yet, or is between attempts. Looks again if the run has gone from
+-- `ready` to its timer meanwhile, as by another one of these. Locks: the run's row in timer or ready. Raises DJ001, DJ003, DJ006.
 create or replace function durable_internal.reschedule_run(namespace_id int, run_id uuid,
                                                            scheduled_at timestamptz)
 returns boolean
@@ -243,24 +244,30 @@ begin
         perform durable_internal.fail('DJ001', 'scheduled_at must not be null; a time is allowed');
     end if;
     perform durable_internal.check_time('scheduled_at', scheduled_at);
-    update durable_internal.timer t set due_at = reschedule_run.scheduled_at
-     where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
-    returning t.kind into kind;
-    if not found then
+    loop
+        update durable_internal.timer t set due_at = reschedule_run.scheduled_at
+         where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
+        returning t.kind into kind;
+        exit when found;
         delete from durable_internal.ready t where t.run_id = reschedule_run.run_id and not t.resumed
         returning case when t.attempt = 0 then 'start' else 'retry' end, t.run_id, t.fence, t.started_at,
                   t.worker_id, t.lane_id, t.attempt, t.remembered, t.bytes, t.crashes, t.deadline
              into kind, l.run_id, l.fence, l.started_at, l.worker_id, l.lane_id, l.attempt,
                   l.remembered, l.bytes, l.crashes, l.deadline;
+        if found then
+            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
+                                                lane_id, attempt, remembered, bytes, crashes, deadline)
+            values (l.run_id, kind, reschedule_run.scheduled_at, clock_timestamp(), l.fence, l.started_at,
+                    l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes, l.deadline);
+            exit;
+        end if;
+        perform from durable_internal.timer t
+          where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry');
         if not found then
             perform durable_internal.fail('DJ006', format('run %s is not scheduled, queued or retrying',
                                                           reschedule_run.run_id));
         end if;
-        insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
-                                            lane_id, attempt, remembered, bytes, crashes, deadline)
-        values (l.run_id, kind, reschedule_run.scheduled_at, clock_timestamp(), l.fence, l.started_at,
-                l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes, l.deadline);
-    end if;
+    end loop;
     update durable_internal.run r set scheduled_at = reschedule_run.scheduled_at
      where r.id = reschedule_run.run_id;
     if kind = 'start' then
