@@ -56,6 +56,7 @@ begin
         if found then
             return null;
         end if;
+        -- FAILPOINT key.taken
 
         select k.run_id, l.job = take_key.job and r.payload = take_key.payload into got, same
           from durable_internal.idempotency_key k
@@ -174,6 +175,7 @@ begin
     end if;
 
     place := nextval('durable_internal.order_seq');
+    -- FAILPOINT start.placed
     insert into durable_internal.run (id, seq, lane_id, namespace_id, max_attempts, created_at,
                                       scheduled_at, timeout, idempotency_key, idempotency_expires_at,
                                       concurrency_key, version, tags, options, payload)

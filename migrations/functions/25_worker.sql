@@ -86,6 +86,7 @@ begin
     if not found then
         perform durable_internal.fail_dead(beat.worker_id);
     end if;
+    -- FAILPOINT beat.beaten
     return query select l.run_id, l.fence from durable_internal.lost_leases(beat.worker_id, beat.runs, beat.fences) as l;
 end
 $$;
@@ -131,6 +132,7 @@ begin
       where s.worker_id = reconcile.worker_id and s.pid = any (reconcile.gone_pids);
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), reconcile.number);
     perform durable_internal.lock_turn(worker_id, number);
+    -- FAILPOINT reconcile.locked
     perform set_config('lock_timeout', '200ms', true);
     for l in
         select l.* from durable_internal.lease l
@@ -184,6 +186,7 @@ begin
        set alive = false, ended_at = coalesce(w.ended_at, clock_timestamp()),
            crashed = w.crashed or bury.crashed
      where w.id = bury.worker_id;
+    -- FAILPOINT bury.marked
     for l in
         select l.* from durable_internal.lease l where l.worker_id = bury.worker_id
          order by l.run_id
@@ -303,7 +306,9 @@ begin
         end if;
         return null;
     end if;
+    -- FAILPOINT reap.seen
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), silent.number);
+    -- FAILPOINT reap.locked
     perform from durable_internal.worker w
       where w.id = silent.id and w.alive and w.beat_at < clock_timestamp() - w.ttl
         for update;

@@ -47,10 +47,12 @@ begin
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.lease
         delete from durable_internal.lease t where t.run_id = take_out.run_id returning t.* into l;
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.wait
         delete from durable_internal.wait t where t.run_id = take_out.run_id returning t.* into w;
         if found then
             perform durable_internal.drop_others(w);
@@ -58,6 +60,7 @@ begin
              where t.run_id = take_out.run_id and t.kind = 'wait_timeout';
             return durable_internal.carried_by(w);
         end if;
+        -- FAILPOINT take_out.timer
         delete from durable_internal.timer t
          where t.run_id = take_out.run_id and t.kind not in ('wait_timeout', 'run_timeout')
         returning t.run_id, t.fence, t.since, t.started_at, t.attempt_started_at, t.worker_id, t.lane_id,
@@ -67,6 +70,7 @@ begin
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.again
         perform from durable_internal.run r where r.id = take_out.run_id and r.status is null;
         if not found then
             return null;
@@ -165,11 +169,13 @@ begin
         end if;
     end if;
 
+    -- FAILPOINT retry.keyed
     select r.* into r from durable_internal.run r where r.id = retry_run.run_id for update;
     if r.status is null or r.status = 'completed' then
         perform durable_internal.fail('DJ006', format('run %s is %s; only a failed or cancelled run can be '
             'retried', retry_run.run_id, coalesce(r.status, 'not ended')));
     end if;
+    -- FAILPOINT retry.locked
     select p.max_attempts - r.extra_attempts into base from durable_internal.retry_policy(r.id) as p;
 
     if r.attempt_started_at is not null then
@@ -249,6 +255,7 @@ begin
          where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
         returning t.kind into kind;
         exit when found;
+        -- FAILPOINT reschedule.ready
         delete from durable_internal.ready t where t.run_id = reschedule_run.run_id and not t.resumed
         returning case when t.attempt = 0 then 'start' else 'retry' end, t.run_id, t.fence, t.started_at,
                   t.worker_id, t.lane_id, t.attempt, t.remembered, t.bytes, t.crashes, t.deadline

@@ -403,6 +403,7 @@ begin
         return;
     end if;
 
+    -- FAILPOINT ops.slow
     for item in
         select i.n, i.run_id, i.fence, i.worker_id, i.ops
           from unnest(commit_ops.runs, commit_ops.fences, commit_ops.workers, commit_ops.ops)
@@ -417,6 +418,7 @@ begin
            for update skip locked;
         if found then
             answer := '[]';
+            -- FAILPOINT ops.locked
             if item.ops <> '[]' then
                 select r.namespace_id into tenant from durable_internal.lane r where r.id = l.lane_id;
                 select a.* into done from durable_internal.apply_ops(l, tenant, item.ops) as a;
