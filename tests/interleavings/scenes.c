@@ -273,6 +273,7 @@ const struct scene scenes[] = {
           WORKERS "select interleave.run('r', '1', 'k1'); select interleave.lease('w1'); select "
                   "interleave.turn('w1', 'r', 'step'); select interleave.turn('w1', 'r', 'fail', "
                   "'{\"error\": {}, \"permanent\": true}');",
+      .points = "^(?!claim|take_out)",
       .ops = { &retry, &start_key, &restart_key, &start_other, &release, &cancel, &claim2 } },
     { .name = "by key",
       .setup = WORKERS,
@@ -290,7 +291,7 @@ const struct scene scenes[] = {
       .ops = { &ops_child, &cancel, &claim2 } },
     { .name = "has a child",
       .setup = FAMILY,
-      .points = "^(?!claim|turn|reap.locked|match.given)",
+      .points = "^(?!claim|turn|reap|match.given|commit.locked|take_out.wait|take_out.timer)",
       .ops = { &done, &fail_for_good, &cancel, &cancel_2, &reap, &match, &beat, &answer } },
     { .name = "has a child, three",
       .setup = FAMILY,
@@ -299,7 +300,7 @@ const struct scene scenes[] = {
       .ops = { &done, &cancel_2, &match } },
     { .name = "state",
       .setup = LEASED,
-      .points = "^(?!claim|turn|reap.locked)",
+      .points = "^(?!claim|turn|reap|ops|commit.locked)",
       .ops = { &increment, &set_if_absent, &delete_n, &lock_a, &unlock_a, &ops_lock, &expire, &done,
                &cancel, &reap } },
     { .name = "parked",

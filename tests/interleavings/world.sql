@@ -420,7 +420,8 @@ begin
        and exists (select from durable_internal.run r where r.error ->> 'name' = 'WaitTimeoutError') then
         return next 'a wait without a timeout has timed out';
     end if;
-    if 'DJ006' = any (answers) and names <@ '{reschedule,reschedule now}' then
+    if 'DJ006' = any (answers) and names <@ '{reschedule,reschedule now}'
+       and exists (select from durable_internal.timer t where t.run_id = interleave.id('r') and t.kind in ('start', 'retry')) then
         return next 'a run was refused that is scheduled';
     end if;
     if 'DJ002' = any (answers) and not 'start key otherwise' = any (names) then
