@@ -31,8 +31,13 @@ $$;
 -- same statement the winner's row would not be seen. The loop ends unless the key is released
 -- between the two. A key that nobody has, which is most of them, is taken before all that: a statement that may have to
 -- look at a run costs more before it has looked. In a REPEATABLE READ transaction of the caller a winner it cannot see raises 40001.
+--
+-- Whether a restart may have the key (its run has failed or was cancelled) is looked at once the key is held, under the
+-- run's lock: a retry, which holds the key as well, may just have let that run go on, and a condition on `run` in DO UPDATE
+-- would not be looked at again after waiting for it.
 -- By indexes only: a plan made while a week of `run` was empty would read it whole later.
--- Locks: the key's row. Called by start_run and start_batch; raises DJ002.
+-- Locks: the key's row, then for a restart the run's. Called by start_run and start_batch;
+-- raises DJ002.
 create or replace function durable_internal.take_key(namespace_id int, key text, ttl interval, new_id uuid,
                                                      job text, payload jsonb, restart boolean)
 returns uuid
@@ -55,13 +60,11 @@ begin
         on conflict (namespace_id, key) do update
            set run_id = excluded.run_id, expires_at = excluded.expires_at
          where k.expires_at <= clock_timestamp()
-            or (take_key.restart
-                and exists (select from durable_internal.run r
-                             where r.id = k.run_id and r.status in ('failed', 'cancelled')))
         returning run_id into got;
         if found then
             return null;
         end if;
+        -- FAILPOINT key.taken
 
         select k.run_id, l.job = take_key.job and r.payload = take_key.payload into got, same
           from durable_internal.idempotency_key k
@@ -69,6 +72,17 @@ begin
           left join durable_internal.lane l on l.id = r.lane_id
          where k.namespace_id = take_key.namespace_id and k.key = take_key.key;
         if found then
+            if take_key.restart then
+                perform from durable_internal.run r
+                  where r.id = got and r.status in ('failed', 'cancelled')
+                    for update;
+                if found then
+                    update durable_internal.idempotency_key k
+                       set run_id = take_key.new_id, expires_at = clock_timestamp() + take_key.ttl
+                     where k.namespace_id = take_key.namespace_id and k.key = take_key.key;
+                    return null;
+                end if;
+            end if;
             if not coalesce(same, false) then
                 perform durable_internal.fail('DJ002', format('idempotency_key %s is known with another job '
                     'or payload', quote_literal(left(take_key.key, 60))),
@@ -175,6 +189,7 @@ begin
     end if;
 
     place := nextval('durable_internal.order_seq');
+    -- FAILPOINT start.placed
     insert into durable_internal.run (id, seq, lane_id, namespace_id, max_attempts, created_at,
                                       scheduled_at, timeout, idempotency_key, idempotency_expires_at,
                                       concurrency_key, version, tags, options, payload)

@@ -13,6 +13,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_advisory_xact_lock_shared(durable_internal.worker_lock_class(), lock_turn.number);
+    -- FAILPOINT turn.locked
     perform from durable_internal.worker w
       where w.id = lock_turn.worker_id and w.number = lock_turn.number and w.alive;
     if not found then
@@ -145,6 +146,7 @@ begin
     select coalesce(array_agg(q.name), '{}') into paused
       from durable_internal.queue q
      where q.namespace_id = tenant and q.paused;
+    -- FAILPOINT claim.seen
     for line in
         select l.priority, array_agg(l.id) as ids, array_agg(coalesce(m.low_seq, 0)) as lows,
                array_agg(l.job) as jobs, array_agg(l.queue) as queues, count(*)::int as many
@@ -171,6 +173,7 @@ begin
                           group by head.n) as h on h.n = l.n;
         end if;
 
+        -- FAILPOINT claim.take
         return query
         with next as materialized (  -- materialized: a nested loop could run the limits more than once
             select r.*, l.job, l.queue

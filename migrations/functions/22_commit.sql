@@ -35,6 +35,7 @@ begin
     if not found then
         raise exception 'run % is in hand and has ended', l.run_id;
     end if;
+    -- FAILPOINT end.ended
     if l.deadline then
         delete from durable_internal.timer t where t.run_id = l.run_id and t.kind = 'run_timeout';
     end if;
@@ -189,6 +190,7 @@ begin
                                 for update skip locked) as held;
     end if;
     whole := coalesce(cardinality(mine), 0) = cardinality(runs);
+    -- FAILPOINT commit.locked
 
     fresh := mine;
     while cardinality(step_runs) > 0 loop
@@ -245,6 +247,7 @@ begin
                (select array_agg(e.id) from ended e where e.parent_run_id is not null)
           into done, timed, children
           from held h;
+        -- FAILPOINT commit.ended
         if children is not null then
             perform durable_internal.tell_parent(children);
         end if;
@@ -440,6 +443,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    -- FAILPOINT step_tx.begun
     perform from durable_internal.lease l
       where l.run_id = commit_step_tx.run_id and l.fence = commit_step_tx.fence
         and l.worker_id = commit_step_tx.worker_id

@@ -167,6 +167,7 @@ begin
     if inbox is null then
         return 0;
     end if;
+    -- FAILPOINT match.taken
     perform pg_current_xact_id();
 
     for w in
@@ -202,6 +203,7 @@ begin
         looked := looked + 1;
         chosen := durable_internal.event_for(w);
         continue when chosen is null;
+        -- FAILPOINT match.chosen
         delete from durable_internal.wait
          where ctid = any (array(select t.ctid from durable_internal.wait t where t.wait_id = w.wait_id
                                     for update skip locked));
@@ -242,6 +244,7 @@ begin
         if w.due_at is not null then
             runs := runs || w.run_id;
         end if;
+        -- FAILPOINT match.given
         met := met + 1;
     end loop;
 

@@ -59,7 +59,9 @@ begin
          order by t.due_at
          limit promote_due.most
     loop
+        -- FAILPOINT promote.seen
         continue when not durable_internal.is_free(one.run_id);  -- tried again later
+        -- FAILPOINT promote.free
         if one.kind = 'wait_timeout' then
             perform durable_internal.time_out_wait(one.wait_id);
         else

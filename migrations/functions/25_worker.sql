@@ -86,6 +86,7 @@ begin
     if not found then
         perform durable_internal.fail_dead(beat.worker_id);
     end if;
+    -- FAILPOINT beat.beaten
     return query select l.run_id, l.fence from durable_internal.lost_leases(beat.worker_id, beat.runs, beat.fences) as l;
 end
 $$;
@@ -112,6 +113,10 @@ $$;
 --
 -- The sessions that the worker has lost may still be at work on what they were sent last: they are ended first, and
 -- the worker's lock, taken alone, waits for whatever claim is in progress.
+--
+-- A lease that somebody holds (a user's open cancel, say) is passed over, and a row of nulls says so: if that transaction rolls
+-- back, the lease is nobody's, so the worker asks again at its next beat. Waiting for it would keep the worker's other runs
+-- from committing. Locks: the worker's advisory lock, then lease rows by run.
 create or replace function durable_internal.reconcile(worker_id uuid, number int, runs uuid[], fences bigint[],
                                                       gone_pids int[])
 returns table (run_id uuid, fence bigint)
@@ -127,6 +132,7 @@ begin
       where s.worker_id = reconcile.worker_id and s.pid = any (reconcile.gone_pids);
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), reconcile.number);
     perform durable_internal.lock_turn(worker_id, number);
+    -- FAILPOINT reconcile.locked
     for l in
         select l.* from durable_internal.lease l
          where l.worker_id = reconcile.worker_id
@@ -139,7 +145,7 @@ begin
         l.attempt := l.attempt - (l.since = l.attempt_started_at)::int;  -- it was never begun
         perform durable_internal.make_ready(l, resumed => l.since <> l.attempt_started_at);
     end loop;
-    return query  -- held by an open cancel, say: unless that is committed, it is nobody's
+    return query
     select null::uuid, null::bigint
      where exists (select from durable_internal.lease l
                     where l.worker_id = reconcile.worker_id
@@ -185,6 +191,7 @@ begin
        set alive = false, ended_at = coalesce(w.ended_at, clock_timestamp()),
            crashed = w.crashed or bury.crashed
      where w.id = bury.worker_id;
+    -- FAILPOINT bury.marked
     for l in
         select l.* from durable_internal.lease l where l.worker_id = bury.worker_id
          order by l.run_id
@@ -208,6 +215,7 @@ $$;
 
 -- A handler of this worker has crashed, in a way that the process could catch: the run is charged, and nobody
 -- else. The process is about to die; what it has goes back. `step` may be null.
+-- Locks: the worker's advisory lock, then lease rows, as everybody who takes both: bury() would take it too late.
 create or replace function durable_internal.worker_crashed(worker_id uuid, run_id uuid, fence bigint, step text)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -216,6 +224,8 @@ as $$
 declare
     l durable_internal.lease;
 begin
+    perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), w.number)
+       from durable_internal.worker w where w.id = worker_crashed.worker_id;
     delete from durable_internal.lease l
      where l.run_id = worker_crashed.run_id and l.fence = worker_crashed.fence
        and l.worker_id = worker_crashed.worker_id
@@ -301,7 +311,9 @@ begin
         end if;
         return null;
     end if;
+    -- FAILPOINT reap.seen
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), silent.number);
+    -- FAILPOINT reap.locked
     perform from durable_internal.worker w
       where w.id = silent.id and w.alive and w.beat_at < clock_timestamp() - w.ttl
         for update;

@@ -47,10 +47,12 @@ begin
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.lease
         delete from durable_internal.lease t where t.run_id = take_out.run_id returning t.* into l;
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.wait
         delete from durable_internal.wait t where t.run_id = take_out.run_id returning t.* into w;
         if found then
             perform durable_internal.drop_others(w);
@@ -58,6 +60,7 @@ begin
              where t.run_id = take_out.run_id and t.kind = 'wait_timeout';
             return durable_internal.carried_by(w);
         end if;
+        -- FAILPOINT take_out.timer
         delete from durable_internal.timer t
          where t.run_id = take_out.run_id and t.kind not in ('wait_timeout', 'run_timeout')
         returning t.run_id, t.fence, t.since, t.started_at, t.attempt_started_at, t.worker_id, t.lane_id,
@@ -67,6 +70,7 @@ begin
         if found then
             return l;
         end if;
+        -- FAILPOINT take_out.again
         perform from durable_internal.run r where r.id = take_out.run_id and r.status is null;
         if not found then
             return null;
@@ -165,11 +169,13 @@ begin
         end if;
     end if;
 
+    -- FAILPOINT retry.keyed
     select r.* into r from durable_internal.run r where r.id = retry_run.run_id for update;
     if r.status is null or r.status = 'completed' then
         perform durable_internal.fail('DJ006', format('run %s is %s; only a failed or cancelled run can be '
             'retried', retry_run.run_id, coalesce(r.status, 'not ended')));
     end if;
+    -- FAILPOINT retry.locked
     select p.max_attempts - r.extra_attempts into base from durable_internal.retry_policy(r.id) as p;
 
     if r.attempt_started_at is not null then
@@ -234,7 +240,8 @@ as $$
                 else attempt_outcome.status end;
 $$;
 
--- Moves the time of a run that has not been leased yet, or is between attempts. Raises DJ001, DJ003, DJ006.
+-- Moves the time of a run that has not been leased yet, or is between attempts. Looks again if the run has gone from
+-- `ready` to its timer meanwhile, as by another one of these. Locks: the run's row in timer or ready. Raises DJ001, DJ003, DJ006.
 create or replace function durable_internal.reschedule_run(namespace_id int, run_id uuid,
                                                            scheduled_at timestamptz)
 returns boolean
@@ -251,24 +258,31 @@ begin
         perform durable_internal.fail('DJ001', 'scheduled_at must not be null; a time is allowed');
     end if;
     perform durable_internal.check_time('scheduled_at', scheduled_at);
-    update durable_internal.timer t set due_at = reschedule_run.scheduled_at
-     where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
-    returning t.kind into kind;
-    if not found then
+    loop
+        update durable_internal.timer t set due_at = reschedule_run.scheduled_at
+         where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
+        returning t.kind into kind;
+        exit when found;
+        -- FAILPOINT reschedule.ready
         delete from durable_internal.ready t where t.run_id = reschedule_run.run_id and not t.resumed
         returning case when t.attempt = 0 then 'start' else 'retry' end, t.run_id, t.fence, t.started_at,
                   t.worker_id, t.lane_id, t.attempt, t.remembered, t.bytes, t.crashes, t.deadline
              into kind, l.run_id, l.fence, l.started_at, l.worker_id, l.lane_id, l.attempt,
                   l.remembered, l.bytes, l.crashes, l.deadline;
+        if found then
+            insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
+                                                lane_id, attempt, remembered, bytes, crashes, deadline)
+            values (l.run_id, kind, reschedule_run.scheduled_at, clock_timestamp(), l.fence, l.started_at,
+                    l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes, l.deadline);
+            exit;
+        end if;
+        perform from durable_internal.timer t
+          where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry');
         if not found then
             perform durable_internal.fail('DJ006', format('run %s is not scheduled, queued or retrying',
                                                           reschedule_run.run_id));
         end if;
-        insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
-                                            lane_id, attempt, remembered, bytes, crashes, deadline)
-        values (l.run_id, kind, reschedule_run.scheduled_at, clock_timestamp(), l.fence, l.started_at,
-                l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes, l.deadline);
-    end if;
+    end loop;
     update durable_internal.run r set scheduled_at = reschedule_run.scheduled_at
      where r.id = reschedule_run.run_id;
     if kind = 'start' then

@@ -102,6 +102,7 @@ declare
     more boolean;
 begin
     select s.last_value into high from durable_internal.order_seq s;
+    -- FAILPOINT marks.high
     select m.* into state from durable_internal.mark_state m;
     perform from durable_internal.mark_pending;
     if not found and state.last_seq = high then
@@ -112,7 +113,9 @@ begin
         return false;  -- another scheduler does it
     end if;
     own := pg_current_xact_id();
+    -- FAILPOINT marks.numbered
     more := durable_internal.raise_late(pg_current_snapshot(), 200000);
+    -- FAILPOINT marks.raised
 
     -- One statement, so that its snapshot is the one whose running transactions become pending.
     with seen as materialized (

@@ -451,6 +451,7 @@ begin
     if cardinality(quick.done) = cardinality(runs) then
         return;
     end if;
+    -- FAILPOINT ops.slow
     for item in
         select i.n, i.run_id, i.fence, i.worker_id, i.ops
           from unnest(runs, fences, workers, ops) with ordinality as i (run_id, fence, worker_id, ops, n)
@@ -499,6 +500,7 @@ begin
                     then '{"results": [], "cancelled": true}'
                     else '{"code": "lease_lost"}' end;
     end if;
+    -- FAILPOINT ops.locked
     if ops = '[]' then
         return jsonb_build_object('results', ops, 'cancelled', false,
                                   'leaseUntil', durable_internal.lease_until(commit_item.worker_id));

@@ -159,6 +159,7 @@ begin
         if found then
             return total;
         end if;
+        -- FAILPOINT increment.absent
         insert into durable_internal.state as s (namespace_id, key, version, expires_at, value)
         values (state_increment.namespace_id, state_increment.key, nextval('durable_internal.state_version_seq'),
                 state_increment.expires_at, to_jsonb(state_increment.by))

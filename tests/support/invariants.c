@@ -2,10 +2,7 @@
  * check constraints, which PostgreSQL would parse for each statement. */
 #include "support.h"
 
-static const struct {
-    const char *promise;
-    const char *offenders;
-} invariants[] = {
+const struct invariant invariants[] = {
     { "a run that has not ended is in exactly one place",
       "select id from durable_internal.run r where status is null and 1 <> (select count(*) from "
       "durable_internal.place p where p.run_id = r.id)" },
@@ -39,11 +36,12 @@ static const struct {
       "durable_internal.step s where s.run_id = d.run_id and s.kind in ('wait_event', 'wait_any', "
       "'child'))" },
 };
+const size_t invariants_count = sizeof invariants / sizeof *invariants;
 
 int invariants_hold(void **state) {
     PGconn *conn = connect_to(last_url());
     (void)state;
-    for (size_t i = 0; i < sizeof invariants / sizeof *invariants; i++) {
+    for (size_t i = 0; i < invariants_count; i++) {
         long long offenders =
             sql_int(conn, "select count(*) from (%s) as o", invariants[i].offenders);
         if (offenders > 0) {

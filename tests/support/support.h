@@ -52,6 +52,13 @@ void check_calls(PGconn *conn);
  * given, at any instant and whatever crashed (invariants.c). */
 int invariants_hold(void **state);
 
+/** … each a promise, and a query for the ids of those that break it. */
+extern const struct invariant {
+    const char *promise;
+    const char *offenders;
+} invariants[];
+extern const size_t invariants_count;
+
 /** Starts a program of ours: "durable-worker", "durable-scheduler", with DURABLE_DATABASE_URL=url.
  * `failpoint` may be NULL; arguments end with NULL. Workers get the test module. */
 pid_t spawn(const char *url, const char *failpoint, const char *program, ...)
