@@ -105,12 +105,14 @@ class Actor:
         self.ended_by_us = False
         self.stopped = False
         self.exits = []
+        self.started = 0.0
         self.lock = threading.RLock()
 
     def start(self, environ=None):
         with self.lock:
             self.ended_by_us = False
             self.stopped = False
+            self.started = time.monotonic()
             with open(f"{self.env.folder}/{self.name}.log", "ab") as log:
                 self.process = subprocess.Popen(self.machine.command(*self.argv), env={**self.environ, **(environ or {})},
                                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd)
@@ -223,6 +225,8 @@ class Cluster:
         source = f"host={other.machine.ip} port={PORT} user=postgres dbname=postgres"
         self.stop()
         self.configure(primary=primary)
+        with history.connect(other.url("postgres")) as conn:
+            conn.execute("checkpoint")  # pg_rewind goes by the control file, which names the new timeline only after one
         done = rewind and self.tool("pg_rewind", "--target-pgdata", self.data, "--source-server", source, "--config-file",
                                     f"{self.folder}/postgresql.conf", check=False).returncode == 0
         if not done:
@@ -297,13 +301,24 @@ class Environment:
             try:
                 with history.psycopg.connect(self.primary.url("postgres"), autocommit=True, connect_timeout=2) as conn:
                     if conn.execute("select count(*) from pg_stat_replication where sync_state = 'sync' and state = 'streaming'"
-                                    ).fetchone()[0] == 1:
+                                    ).fetchone()[0] == 1 and self.standby_has_what_is_new():
                         self.standby_in_sync = True
                         return
             except history.psycopg.OperationalError:
                 pass
             time.sleep(0.2)
         raise TimeoutError("the standby does not become synchronous")
+
+    def standby_has_what_is_new(self):
+        """A standby of another past reports places in the log that mean nothing: so ask it for a row."""
+        with self.system() as primary:
+            mark = primary.execute("insert into hc_mark default values returning mark").fetchone()[0]
+        with history.connect(self.standby.url()) as standby:
+            for _ in range(50):
+                if standby.execute("select count(*) from hc_mark where mark = %s", (mark,)).fetchone()[0] == 1:
+                    return True
+                time.sleep(0.1)
+        return False
 
     def system(self, name="auditor"):
         """A connection to whichever is the primary."""

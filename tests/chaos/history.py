@@ -55,7 +55,7 @@ COPIES = {
         # A handler's function is a step by its name; what else has a worker commit it is an op; the rest ends without one.
         """select s.run_id, s.position, s.name,
                   case when s.kind in ('step', 'step_tx') and s.name ~ '^(s|tx|f|b|l|p)[.]' then 'step'
-                       when s.kind in ('step', 'step_tx', 'state', 'send_event') then 'op' else s.kind end, s.status, md5(coalesce(s.result, s.error)::text),
+                       when s.kind in ('step', 'step_tx', 'state', 'send_event') then 'op' else s.kind end, s.status, md5(coalesce(s.result, s.error, 'null')::text),
                   case when s.kind in ('wait_event', 'wait_any') then (s.result ->> 'id')::uuid end, s.attempt, s.worker_id,
                   s.fence, s.committed_at
              from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %(since)s""",
@@ -111,6 +111,7 @@ INSTRUMENTS = """
 create table hc_lease (run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz);
 create index on hc_lease (run);
 create table hc_tx (run uuid, step text);
+create table hc_mark (mark bigint generated always as identity);
 create function hc_leased() returns trigger language plpgsql security definer as $$
 begin
     insert into public.hc_lease select run_id, fence, worker_id, attempt, clock_timestamp() from fresh;
@@ -160,7 +161,7 @@ def copy_system(system, evidence, since):
 def look_at_steps(system, evidence, since):
     """Remembers the steps that are completed now: they may never change, nor go."""
     rows = system.execute(
-        """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error)::text)
+        """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error, 'null')::text)
              from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %s""", (since,)).fetchall()
     with evidence.cursor() as cursor:
         cursor.executemany("insert into hc.step_look values (%s, %s, %s, %s) on conflict do nothing", rows)

@@ -157,8 +157,8 @@ CHECKS = [
 ]
 
 FAULTS_AROUND = """
-    select format('    %s  %s %s %s%s', to_char(at, 'HH24:MI:SS.MS'), what, whom, coalesce(detail, ''),
-                  coalesce(' until ' || to_char(until, 'HH24:MI:SS.MS'), ''))
+    select concat('    ', to_char(at, 'HH24:MI:SS.MS'), '  ', what, ' ', whom, ' ', detail,
+                  ' until ' || to_char(until, 'HH24:MI:SS.MS'))
       from hc.fault where at < %(at)s + interval '5 s' and coalesce(until, at) > %(at)s - interval '15 s' order by id desc limit 12"""
 
 

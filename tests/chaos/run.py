@@ -135,8 +135,10 @@ class Run:
                         history.look_at_sessions(system, evidence)
                         if ticks % 70 == 0:
                             history.look_at_steps(system, evidence, since)
-            except history.psycopg.Error:
+            except history.psycopg.OperationalError:
                 pass  # it is away just now
+            except history.psycopg.Error as error:
+                self.nemesis.problems.append(f"watch: {error!r}")
 
     def round(self, number, seconds):
         env, evidence = self.env, self.env.evidence
@@ -148,15 +150,16 @@ class Run:
         while time.monotonic() < end:
             self.nemesis.step()
         self.nemesis.heal()
-        healed = time.monotonic()
         evidence.execute("insert into hc.phase (round, phase) values (%s, 'calm')", (number,))
-        took = self.wait_for_rest(number, since, healed)
+        took = self.wait_for_rest(number, since)
         done.set()
         watcher.join()
         self.judge(number, since, took)
 
-    def wait_for_rest(self, number, since, healed):
-        """How long after the last fault everything had ended; None: it had not, even later."""
+    def wait_for_rest(self, number, since):
+        """How long after the last fault everything had ended; None: it had not, even later. A program that tells its handler to
+        crash is a fault too."""
+        healed = time.monotonic()
         while time.monotonic() - healed < CALM_S + GRACE_S:
             calm = self.env.evidence.execute("select count(*) from hc.calm where round = %s", (number,)).fetchone()[0]
             with self.env.system() as system:
@@ -164,7 +167,10 @@ class Run:
                 left = system.execute("select count(*) from durable_internal.run where created_at >= %s and status is null",
                                       (since,)).fetchone()[0]
             if calm == len(self.env.clients) and left == 0:
-                return time.monotonic() - healed
+                since_fault = self.env.evidence.execute(
+                    "select extract(epoch from clock_timestamp() - max(at)) from (select max(at) as at from hc.effect"
+                    " where kind = 'crash' union all select max(at) from hc.phase where phase = 'calm') as last").fetchone()[0]
+                return float(since_fault)
             time.sleep(0.5)
         return None
 
@@ -181,6 +187,10 @@ class Run:
             found.append(("L", "all runs end within 30 seconds of the last fault", 1,
                           [(None, None, "not at all" if took is None else f"after {took:.1f} s")]))
         text = invariants.describe(evidence, found)
+        if took is None or took > CALM_S / 2:
+            text += "\nlast to end:" + "".join(f"\n  {row}" for (row,) in evidence.execute(
+                "select concat_ws(' ', id, job, status, error_name, 'attempt', attempt, finished_at) from sut.run"
+                " order by finished_at desc nulls first limit 3"))
         crashes = evidence.execute("select count(*) from hc.effect where kind = 'crash'").fetchone()[0]
         exits = {name: actor.exits for name, actor in env.actors.items() if actor.exits}
         aborts = sum(status == -signal.SIGABRT for statuses in exits.values() for status in statuses)
