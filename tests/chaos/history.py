@@ -111,6 +111,7 @@ INSTRUMENTS = """
 create table hc_lease (run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz);
 create index on hc_lease (run);
 create table hc_tx (run uuid, step text);
+create table hc_account (run uuid, step text, n int, primary key (run, step)); -- a zombie's uncommitted row would be waited for
 create table hc_mark (mark bigint generated always as identity);
 create function hc_leased() returns trigger language plpgsql security definer as $$
 begin
@@ -191,7 +192,7 @@ def take_digest(system, evidence, round_number, since, until):
 
 def forget_round(evidence):
     """After a round without violations: its rows are counted elsewhere, and the next one begins with empty tables."""
-    evidence.execute("truncate hc.act, hc.effect, hc.program, hc.session_look, hc.step_look")
+    evidence.execute("truncate hc.act, hc.effect, hc.program, hc.session_look, hc.step_look, hc.fault, hc.calm")
 
 
 def connect(url, tries=60, **options):

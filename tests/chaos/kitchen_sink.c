@@ -1,7 +1,7 @@
-/* The job of the chaos run: interprets the program in its payload, a list of durable operations, and
- * computes a number whose value the program's author knows. The first thing that a function does is a row in
- * the evidence, on a connection of its own that commits at once. tests/chaos/programs.py says what each
- * operation is. */
+/* The job of the chaos run: interprets the program in its payload, a list of durable operations,
+ * and computes a number whose value the program's author knows. The first thing that a function
+ * does is a row in the evidence, on a connection of its own that commits at once.
+ * tests/chaos/programs.py says what each operation is. */
 #include <durable/worker.h>
 
 #include <pthread.h>
@@ -24,14 +24,16 @@ static int64_t number_of(json_object *op, const char *name) {
     return json_object_get_int64(json_object_object_get(op, name));
 }
 
-/* Writes down that this happens, and answers how often it has for this run. Without the evidence nothing may go
- * on: the process ends. */
+/* Writes down that this happens, and answers how often it has for this run. Without the evidence
+ * nothing may go on: the process ends. */
 static int note(dj_run *run, const char *kind, const char *step, const char *value) {
     char attempt[16], pid[16];
     int count = 0;
     (void)snprintf(attempt, sizeof attempt, "%d", dj_run_attempt(run));
     (void)snprintf(pid, sizeof pid, "%d", (int)getpid());
-    const char *values[] = { dj_run_id(run), kind, step, attempt, getenv("CHAOS_ACTOR"), pid, value };
+    const char *values[] = {
+        dj_run_id(run), kind, step, attempt, getenv("CHAOS_ACTOR"), pid, value
+    };
     (void)pthread_mutex_lock(&evidence_mutex);
     for (int tries = 0; tries < NOTE_TRIES && count == 0; tries++) {
         if (evidence == NULL) {
@@ -39,11 +41,12 @@ static int note(dj_run *run, const char *kind, const char *step, const char *val
         } else if (PQstatus(evidence) != CONNECTION_OK) {
             PQreset(evidence);
         }
-        PGresult *result = PQexecParams(
-            evidence,
-            "insert into hc.effect (run, kind, step, attempt, actor, pid, value) values ($1, $2, $3, $4, $5, $6, $7) "
-            "returning 1 + (select count(*) from hc.effect where run = $1 and kind = $2 and step = $3)",
-            7, NULL, values, NULL, NULL, 0);
+        PGresult *result = PQexecParams(evidence,
+                                        "insert into hc.effect (run, kind, step, attempt, actor, "
+                                        "pid, value) values ($1, $2, $3, $4, $5, $6, $7) "
+                                        "returning 1 + (select count(*) from hc.effect where run = "
+                                        "$1 and kind = $2 and step = $3)",
+                                        7, NULL, values, NULL, NULL, 0);
         if (PQresultStatus(result) == PGRES_TUPLES_OK) {
             count = (int)strtol(PQgetvalue(result, 0, 0), NULL, 10);
         } else {
@@ -69,8 +72,11 @@ static dj_status plain_step(dj_run *run, json_object *op, json_object **ret_resu
 static dj_status tx_step(dj_run *run, PGconn *conn, json_object *op, json_object **ret_result) {
     const char *values[] = { dj_run_id(run), text_of(op, "name") };
     (void)note(run, "step", values[1], NULL);
-    PGresult *result =
-        PQexecParams(conn, "insert into public.hc_tx (run, step) values ($1, $2)", 2, NULL, values, NULL, NULL, 0);
+    PGresult *result = PQexecParams(
+        conn,
+        "with a as (insert into public.hc_account as o values ($1, $2, 1) on conflict (run, step) "
+        "do update set n = o.n + 1) insert into public.hc_tx (run, step) values ($1, $2)",
+        2, NULL, values, NULL, NULL, 0);
     bool done = PQresultStatus(result) == PGRES_COMMAND_OK;
     PQclear(result);
     if (!done) {
@@ -164,7 +170,8 @@ static dj_status op_locked(dj_run *run, json_object *op, int64_t *ret_value) {
 }
 
 static dj_status op_flaky(dj_run *run, json_object *op, int64_t *ret_value) {
-    dj_step_options options = { .max_attempts = 20, .backoff = { .initial = "50ms", .max = "200ms" } };
+    dj_step_options options = { .max_attempts = 20,
+                                .backoff = { .initial = "50ms", .max = "200ms" } };
     json_object *result = NULL;
     DJ_TRY(dj_step_with(run, text_of(op, "name"), flaky_step, op, &options, &result));
     *ret_value = json_object_get_int64(result);
@@ -174,7 +181,8 @@ static dj_status op_flaky(dj_run *run, json_object *op, int64_t *ret_value) {
 static dj_status op_child(dj_run *run, json_object *op, int64_t *ret_value) {
     json_object *result = NULL;
     DJ_TRY(dj_run_child(run, text_of(op, "job"), json_object_object_get(op, "payload"),
-                        &(dj_child_options){ .name = text_of(op, "name"), .max_attempts = 50 }, &result));
+                        &(dj_child_options){ .name = text_of(op, "name"), .max_attempts = 50 },
+                        &result));
     *ret_value = json_object_get_int64(result);
     return DJ_OK;
 }
@@ -230,8 +238,9 @@ static dj_status interpret(dj_run *run, json_object *payload, json_object *op, i
         return dj_run_send_event(run, text_of(op, "event"), op, text_of(payload, "key"));
     }
     if (strcmp(what, "fail") == 0) {
-        return dj_run_attempt(run) < number_of(op, "until") ? dj_run_fail(run, "attempt %d fails", dj_run_attempt(run))
-                                                            : DJ_OK;
+        return dj_run_attempt(run) < number_of(op, "until")
+                   ? dj_run_fail(run, "attempt %d fails", dj_run_attempt(run))
+                   : DJ_OK;
     }
     if (strcmp(what, "crash") == 0) {
         if (note(run, "crash", text_of(op, "name"), NULL) == 1) {
@@ -256,7 +265,10 @@ static dj_status kitchen_sink(dj_run *run, json_object *payload) {
 }
 
 dj_status dj_module_init(dj_worker *worker) {
-    /* Nemeses kill often: a run has to outlive more deaths in a row than a customer would want it to. */
-    dj_job_options options = { .max_attempts = 50, .max_crashes = 1000, .backoff = { .initial = "100ms", .max = "1s" } };
+    /* Nemeses kill often: a run has to outlive more deaths in a row than a customer would want it
+     * to. */
+    dj_job_options options = { .max_attempts = 50,
+                               .max_crashes = 1000,
+                               .backoff = { .initial = "100ms", .max = "1s" } };
     return dj_worker_register(worker, "sink.c", kitchen_sink, &options);
 }

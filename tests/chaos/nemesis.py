@@ -277,5 +277,5 @@ class Nemesis:
             with self.env.system("nemesis") as conn:
                 conn.execute("select durable.resume_queue('paused')")
             self.over(fault)
-        except history.psycopg.OperationalError:
-            pass
+        except history.psycopg.Error:
+            pass  # the database went away, or is no primary any more; heal() resumes the queue

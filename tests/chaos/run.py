@@ -17,17 +17,18 @@ import history
 import invariants
 import nemesis as faults
 
-DOORS = ("sql", "pool", "http", "cli", "http")
+DOORS = ("sql", "pool", "http", "cli", "sdk")
 CALM_S = 30  # after the last fault: everything that can has to have ended by then
 GRACE_S = 120  # how long we go on looking, to say by how much it was late
 
 FIGURES = """
 with kill as (select f.id, f.at, f.whom from hc.fault f where f.what = 'kill' and f.whom like 'worker%'),
-     lost as (select k.id, k.at, l.run, l.leased_at from kill k join sut.worker w on w.name = k.whom
-                join sut.lease l on l.worker = w.id and l.leased_at < k.at and l.ended_at > k.at),
-     again as (select extract(epoch from min(n.leased_at) - x.at) as s from lost x join sut.lease n
-                on n.run = x.run and n.leased_at > x.at group by x.id, x.run, x.at)
-select array_agg(s) from again"""
+     lost as (select k.id, k.at, l.run, r.job from kill k join sut.worker w on w.name = k.whom
+                join sut.lease l on l.worker = w.id and l.leased_at < k.at and l.ended_at > k.at
+                join sut.run r on r.id = l.run),
+     again as (select x.job, extract(epoch from min(n.leased_at) - x.at) as s from lost x join sut.lease n
+                on n.run = x.run and n.leased_at > x.at group by x.id, x.job, x.run, x.at)
+select job = 'sink.c', array_agg(s) from again group by 1"""
 ZOMBIES = """
 select count(distinct f.id) from hc.fault f join sut.worker w on w.name = f.whom join sut.lease l on l.worker = w.id
  where f.what = 'stop' and f.whom like 'worker%' and f.until - f.at > interval '3 s' and l.leased_at < f.at and l.ended_at > f.at
@@ -44,7 +45,8 @@ class Figures:
 
     def __init__(self):
         self.counts = {}
-        self.recovery, self.outage, self.promotion = [], [], []
+        self.recovery = {True: [], False: []}  # of runs of the module; of those of endpoints
+        self.outage, self.promotion = [], []
 
     def add(self, name, n):
         self.counts[name] = self.counts.get(name, 0) + n
@@ -74,7 +76,8 @@ class Figures:
         self.add("effects repeated", one("select count(*) - count(distinct (run, step)) from hc.effect where kind = 'step'"))
         self.add("waits timed out", one("select count(*) from hc.effect where kind = 'wait' and value = 'timed out'"))
         self.add("children", one("select count(*) from sut.run where parent is not null"))
-        self.recovery += [float(s) for s in one(FIGURES) or []]
+        for of_module, seconds in evidence.execute(FIGURES).fetchall():
+            self.recovery[of_module] += [float(s) for s in seconds]
         for outage, promotion in evidence.execute(GO_ON).fetchall():
             if outage is not None:
                 self.outage.append(float(outage))
@@ -87,7 +90,8 @@ class Figures:
             groups.setdefault(head, []).append(f"{rest or head} {n}")
         for head, parts in groups.items():
             lines.append(f"{head}: {', '.join(parts)}")
-        for name, values in (("recovery after a kill", self.recovery), ("primary gone until the next commit", self.outage),
+        for name, values in (("killed until the run has a worker again, module", self.recovery[True]),
+                             ("killed until the run has a worker again, endpoints", self.recovery[False]), ("primary gone until the next commit", self.outage),
                              ("promoted until the next commit", self.promotion)):
             if values:
                 values.sort()
@@ -122,6 +126,8 @@ class Run:
         for i, door in enumerate(DOORS):
             env.add_client(env.clients[i], 61 + i, door, self.options.seed)
         self.nemesis = faults.Nemesis(env, self.options.seed, self.options.only)
+        if self.options.sanitized:  # whose runtime has to be loaded before any other, as libfaketime
+            self.nemesis.weights.pop("clock", None)
 
     def watch(self, done, evidence, since):
         """While faults happen: starts again what ended by itself, and looks at sessions and steps."""
@@ -216,7 +222,8 @@ class Run:
             print(text, flush=True)
             self.keep(number)
         history.forget_round(evidence)
-        evidence.execute("truncate hc.fault, hc.calm")
+        with env.system() as system:
+            system.execute("select durable.state_delete(key) from durable_internal.state where key like 'counter:%'")
 
     def keep(self, number):
         """The evidence of a bad round, and the programs' logs."""
@@ -244,7 +251,7 @@ class Run:
         print(self.figures.text())
         if self.options.json:
             with open(self.options.json, "w", encoding="utf-8") as file:
-                json.dump({"seed": self.options.seed, "counts": self.figures.counts, "recovery": self.figures.recovery,
+                json.dump({"seed": self.options.seed, "counts": self.figures.counts, "recovery": list(self.figures.recovery.values()),
                            "outage": self.figures.outage, "promotion": self.figures.promotion, "failed": self.failed}, file)
 
 
@@ -257,6 +264,7 @@ def main():
     parser.add_argument("--stop", action="store_true", help="end with the first round that has violations")
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--keep", default="/tmp", help="where the evidence of bad rounds is kept")
+    parser.add_argument("--sanitized", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--pg-bin", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--folder", required=True, help=argparse.SUPPRESS)

@@ -186,11 +186,6 @@ class Check(unittest.TestCase):
                   f" ({AT(5.5)}, '{RUN(1)}', 'step', 's.0', 1, 'worker1', 11)")
         self.assertEqual(self.found_with(effect), set())
 
-    def test_a_death_in_three_attempts_may_fail_a_run(self):
-        crashed = (f"with c as (insert into sut.attempt select '{RUN(5)}', n, 'crashed' from generate_series(1, 3) n)"
-                   f" update sut.run set status = 'failed', error_name = 'WorkerCrashed' where id = '{RUN(5)}'")
-        self.assertEqual(self.found_with(crashed), set())
-
 
 def planted(promise, fault):
     def test(self):

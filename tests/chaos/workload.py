@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """One client: starts programs, sends the events that they wait for, cancels, retries, and writes down what it was told.
 
-Arguments: name, door (sql, pool, http or cli), seed. The rest is in the environment; tests/chaos/environment.py says it.
+Arguments: name, door (sql, pool, http, cli or sdk), seed. The rest is in the environment; tests/chaos/environment.py says it.
 """
 
 import http.client
@@ -162,6 +162,38 @@ class Cli:
         return self.ask("retry", run, "--max-attempts", "3")
 
 
+class Sdk:
+    """The SDK in TypeScript, in a process of its own that lives as long as we do."""
+
+    def __init__(self, program):
+        self.process = subprocess.Popen(["node", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, *call):
+        self.process.stdin.write(json.dumps(call) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        if "code" in answer and (answer["status"] == 0 or answer["status"] >= 500 or answer["status"] in (408, 429)):
+            raise Unknown(str(answer))
+        if "code" in answer:
+            raise Refused(str(answer))
+        return answer["result"]
+
+    def start(self, job, payload, key, queue, options):
+        return self.ask("start", job, payload, {"idempotencyKey": key, "queueName": queue, **options})
+
+    def send(self, event, key, payload):
+        return self.ask("send", event, payload, {"correlationKey": key, "idempotencyKey": f"{event}/{key}"})
+
+    def increment(self, key):
+        return self.ask("increment", key)
+
+    def cancel(self, run):
+        return self.ask("cancel", run)
+
+    def retry(self, run):
+        return self.ask("retry", run)
+
+
 class Client:
     def __init__(self, name, door, seed):
         self.name, self.door_name, self.seed = name, door, seed
@@ -170,7 +202,8 @@ class Client:
         database = os.environ["CHAOS_DATABASE"]
         self.door = {"sql": lambda: Sql(database), "pool": lambda: Sql(os.environ["CHAOS_POOL"]),
                      "http": lambda: Http(os.environ["CHAOS_SERVERS"].split(), os.environ["CHAOS_KEY"]),
-                     "cli": lambda: Cli(os.environ["CHAOS_CLI"], database)}[door]()
+                     "cli": lambda: Cli(os.environ["CHAOS_CLI"], database),
+                     "sdk": lambda: Sdk(os.path.join(os.path.dirname(os.path.abspath(__file__)), "door.mjs"))}[door]()
         self.look = Sql(database)
         self.count = 0
         self.events = []        # (when due, event, key, value)
