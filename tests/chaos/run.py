@@ -18,7 +18,6 @@ import invariants
 import nemesis as faults
 
 DOORS = ("sql", "pool", "http", "cli", "sdk")
-CALM_S = 30  # after the last fault: everything that can has to have ended by then
 GRACE_S = 120  # how long we go on looking, to say by how much it was late
 
 FIGURES = """
@@ -36,6 +35,7 @@ select count(distinct f.id) from hc.fault f join sut.worker w on w.name = f.whom
 GO_ON = """
 select extract(epoch from (select min(s.committed_at) from sut.step s where s.committed_at > p.at and s.kind in ('step', 'op')) - f.at),
        extract(epoch from (select min(s.committed_at) from sut.step s where s.committed_at > p.at and s.kind in ('step', 'op')) - p.at)
+       , f.detail like 'cut off%'
   from hc.fault f join lateral (select min(at) as at from hc.fault p where p.what = 'promoted' and p.id > f.id) p on p.at is not null
  where f.what = 'primary'"""
 
@@ -46,7 +46,8 @@ class Figures:
     def __init__(self):
         self.counts = {}
         self.recovery = {True: [], False: []}  # of runs of the module; of those of endpoints
-        self.outage, self.promotion = [], []
+        self.outage = {True: [], False: []}  # the old primary was cut off; it was killed
+        self.promotion = []
 
     def add(self, name, n):
         self.counts[name] = self.counts.get(name, 0) + n
@@ -78,9 +79,9 @@ class Figures:
         self.add("children", one("select count(*) from sut.run where parent is not null"))
         for of_module, seconds in evidence.execute(FIGURES).fetchall():
             self.recovery[of_module] += [float(s) for s in seconds]
-        for outage, promotion in evidence.execute(GO_ON).fetchall():
+        for outage, promotion, cut_off in evidence.execute(GO_ON).fetchall():
             if outage is not None:
-                self.outage.append(float(outage))
+                self.outage[cut_off].append(float(outage))
                 self.promotion.append(float(promotion))
 
     def text(self):
@@ -91,8 +92,8 @@ class Figures:
         for head, parts in groups.items():
             lines.append(f"{head}: {', '.join(parts)}")
         for name, values in (("killed until the run has a worker again, module", self.recovery[True]),
-                             ("killed until the run has a worker again, endpoints", self.recovery[False]), ("primary gone until the next commit", self.outage),
-                             ("promoted until the next commit", self.promotion)):
+                             ("killed until the run has a worker again, endpoints", self.recovery[False]), ("primary killed until the next commit", self.outage[False]),
+                             ("primary cut off until the next commit", self.outage[True]), ("promoted until the next commit", self.promotion)):
             if values:
                 values.sort()
                 lines.append(f"{name}: p50 {percentile(values, 50):.2f} s, p99 {percentile(values, 99):.2f} s, max {values[-1]:.2f} s"
@@ -166,7 +167,7 @@ class Run:
         """How long after the last fault everything had ended; None: it had not, even later. A program that tells its handler to
         crash is a fault too."""
         healed = time.monotonic()
-        while time.monotonic() - healed < CALM_S + GRACE_S:
+        while time.monotonic() - healed < self.options.calm + GRACE_S:
             calm = self.env.evidence.execute("select count(*) from hc.calm where round = %s", (number,)).fetchone()[0]
             with self.env.system() as system:
                 system.execute("set enable_seqscan = off")
@@ -189,11 +190,11 @@ class Run:
             for one in self.rounds[-3:]:
                 history.take_digest(system, evidence, one[0], one[1], one[2])
         found = invariants.violations(evidence)
-        if took is None or took > CALM_S:
-            found.append(("L", "all runs end within 30 seconds of the last fault", 1,
+        if took is None or took > self.options.calm:
+            found.append(("L", f"all runs end within {self.options.calm:.0f} seconds of the last fault", 1,
                           [(None, None, "not at all" if took is None else f"after {took:.1f} s")]))
         text = invariants.describe(evidence, found)
-        if took is None or took > CALM_S / 2:
+        if took is None or took > self.options.calm / 2:
             text += "\nlast to end:" + "".join(f"\n  {row}" for (row,) in evidence.execute(
                 "select concat_ws(' ', id, job, status, error_name, 'attempt', attempt, finished_at) from sut.run"
                 " order by finished_at desc nulls first limit 3"))
@@ -252,7 +253,7 @@ class Run:
         if self.options.json:
             with open(self.options.json, "w", encoding="utf-8") as file:
                 json.dump({"seed": self.options.seed, "counts": self.figures.counts, "recovery": list(self.figures.recovery.values()),
-                           "outage": self.figures.outage, "promotion": self.figures.promotion, "failed": self.failed}, file)
+                           "outage": list(self.figures.outage.values()), "promotion": self.figures.promotion, "failed": self.failed}, file)
 
 
 def main():
@@ -260,6 +261,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of workload and nemesis; the time if not given")
     parser.add_argument("--minutes", type=float, default=5, help="of faults")
     parser.add_argument("--round", type=float, default=3, help="minutes of faults between two checks")
+    parser.add_argument("--calm", type=float, default=30, help="seconds after the last fault in which all has to end")
     parser.add_argument("--only", type=lambda text: text.split(","), help="only these faults, comma separated")
     parser.add_argument("--stop", action="store_true", help="end with the first round that has violations")
     parser.add_argument("--json", help="also write the figures to this file")
