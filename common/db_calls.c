@@ -17,6 +17,8 @@ CALL(CALL_WORKER_REGISTER, "worker_register",
      "select durable_internal.worker_register($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", DB_UUID,
      DB_TEXT, DB_TEXT, DB_INT4, DB_TEXT, DB_INT4, DB_INT8, DB_TEXT_ARRAY, DB_JSONB_ARRAY, DB_TEXT);
 CALL(CALL_WORKER_SESSION, "worker_session", "select durable_internal.worker_session($1)", DB_UUID);
+CALL(CALL_WORKER_TX_SESSION, "worker_tx_session", "select durable_internal.worker_tx_session($1)",
+     DB_UUID);
 CALL(CALL_LOCK_TURN, "lock_turn", "select durable_internal.lock_turn($1, $2)", DB_UUID, DB_INT4);
 CALL(
     CALL_COMMIT, "commit",

@@ -2,9 +2,12 @@
  */
 #include "worker/fleet.h"
 
+#include "common/auto.h"
 #include "common/bounds.h"
 #include "common/check.h"
+#include "common/db_calls.h"
 #include "common/db_conn.h"
+#include "common/db_params.h"
 #include "common/db_rows.h"
 #include "common/duration.h"
 #include "common/failpoint.h"
@@ -81,6 +84,24 @@ void worker_pause(int tries) {
     (void)nanosleep(&rest, NULL);
 }
 
+/* Known to be ours, so that it is ended with us if we freeze in the middle of a transaction. */
+static dj_status spare_open(dj_worker *worker, PGconn **ret_conn) {
+    AUTO(pgresult) PGresult *rows = NULL;
+    PGconn *conn = NULL;
+    struct db_params params;
+    DJ_TRY(db_conn_open(worker->conninfo, "durable-worker step_tx", &conn));
+    params_init(&params);
+    params_add_uuid(&params, &worker->id);
+    dj_status status = db_exec(conn, &CALL_WORKER_TX_SESSION, &params, &rows);
+    params_done(&params);
+    if (status != DJ_OK) {
+        db_conn_close(conn);
+        return status;
+    }
+    *ret_conn = conn;
+    return DJ_OK;
+}
+
 dj_status worker_borrow_connection(dj_worker *worker, PGconn **ret_conn) {
     PGconn *conn = NULL;
     (void)pthread_mutex_lock(&worker->spare_mutex);
@@ -92,7 +113,7 @@ dj_status worker_borrow_connection(dj_worker *worker, PGconn **ret_conn) {
         *ret_conn = conn;
         return DJ_OK;
     }
-    return db_conn_open(worker->conninfo, "durable-worker step_tx", ret_conn);
+    return spare_open(worker, ret_conn);
 }
 
 void worker_return_connection(dj_worker *worker, PGconn *conn, bool broken) {
@@ -276,6 +297,7 @@ void worker_lose_all(dj_worker *worker) {
     }
     db_pipeline_close(&worker->control); /* a new life begins with a new registration */
     lines_close(worker);
+    spare_trim(worker, /* age_ms= */ 0);
     struct list parked;
     list_init(&parked);
     int count = 0;

@@ -109,6 +109,9 @@ static dj_status tx_run(struct step_tx *tx) {
     for (int tries = 0; tries < STEP_TX_TRIES_MAX; tries++) {
         PGconn *conn;
         status = worker_borrow_connection(tx->run->worker, &conn);
+        if (status == DJ_LEASE_LOST) { /* all of them: the worker was declared dead */
+            return status;
+        }
         if (status != DJ_OK) {
             worker_pause(tries);
             continue;

@@ -50,25 +50,35 @@ begin
 end
 $$;
 
--- Tells which of the database's sessions are this worker's, so that they can be ended if it freezes in the
--- middle of a transaction: nothing in PostgreSQL 15 ends such a session by itself. Called first on each
--- connection, and sets how the session plans. Raises DJ005: the worker was declared dead.
-create or replace function durable_internal.worker_session(worker_id uuid)
+-- Tells that this session is the worker's, so that it can be ended if the worker freezes in the middle of a transaction:
+-- nothing in PostgreSQL 15 ends such a session by itself. Called first on each connection for dj_step_tx, which plans as
+-- the user's role has it. Raises DJ005: the worker was declared dead.
+create or replace function durable_internal.worker_tx_session(worker_id uuid)
 returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-    perform durable_internal.plan_by_index();
-    perform from durable_internal.worker w where w.id = worker_session.worker_id and w.alive;
+    perform from durable_internal.worker w where w.id = worker_tx_session.worker_id and w.alive;
     if not found then
-        perform durable_internal.fail_dead(worker_session.worker_id);
+        perform durable_internal.fail_dead(worker_tx_session.worker_id);
     end if;
     insert into durable_internal.worker_session (worker_id, pid, backend_start)
-    select worker_session.worker_id, a.pid, a.backend_start
+    select worker_tx_session.worker_id, a.pid, a.backend_start
       from pg_stat_activity a
      where a.pid = pg_backend_pid()
         on conflict (worker_id, pid) do update set backend_start = excluded.backend_start;
+end
+$$;
+
+-- The same for the worker's own connections, where it is called first as well, and sets how the session plans.
+create or replace function durable_internal.worker_session(worker_id uuid)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform durable_internal.plan_by_index();
+    perform durable_internal.worker_tx_session(worker_session.worker_id);
 end
 $$;
 
@@ -208,7 +218,9 @@ begin
     update durable_internal.worker w
        set leases_left = exists (select from durable_internal.lease l where l.worker_id = bury.worker_id)
      where w.id = bury.worker_id;
-    delete from durable_internal.worker_session s where s.worker_id = bury.worker_id;
+    if not crashed then  -- else its sessions may still be there: end_sessions() needs to know them
+        delete from durable_internal.worker_session s where s.worker_id = bury.worker_id;
+    end if;
     return taken;
 end
 $$;
@@ -324,7 +336,9 @@ begin
 end
 $$;
 
--- Ends the sessions of workers that have been silent for longer than they said: what these hold is then free.
+-- Ends the sessions of workers that have been silent for longer than they said, or were declared dead for it: what these
+-- hold is then free. A frozen worker's dj_step_tx would keep the rows that its SQL has locked, and its lease, from
+-- whoever has the run next. Called when reap() was kept waiting, and after each worker that it has buried.
 -- Needs pg_signal_backend, or the workers' role. Answers how many.
 create or replace function durable_internal.end_sessions()
 returns int
@@ -338,7 +352,9 @@ begin
       from durable_internal.worker w
       join durable_internal.worker_session s on s.worker_id = w.id
       join pg_stat_activity a on a.pid = s.pid and a.backend_start = s.backend_start
-     where w.alive and w.beat_at < clock_timestamp() - w.ttl;
+     where not w.alive or w.beat_at < clock_timestamp() - w.ttl;
+    delete from durable_internal.worker_session s
+     where not exists (select from durable_internal.worker w where w.id = s.worker_id and w.alive);
     return ended;
 end
 $$;

@@ -30,7 +30,8 @@ grant execute on function durable_internal.session_namespace(),
 
 grant execute on function
     durable_internal.worker_register(uuid, text, text, int, text, int, bigint, text[], jsonb[], text),
-    durable_internal.worker_session(uuid), durable_internal.lock_turn(uuid, int),
+    durable_internal.worker_session(uuid), durable_internal.worker_tx_session(uuid),
+    durable_internal.lock_turn(uuid, int),
     durable_internal.claim(uuid, int, int, int, boolean), durable_internal.beat(uuid, uuid[], bigint[], boolean),
     durable_internal.commit(uuid, uuid[], bigint[], int[], int[], text[], text[], jsonb[], jsonb[], bigint[],
         uuid[], bigint[], jsonb[], uuid[], bigint[], text[], jsonb[], uuid[], int[], bigint[], text[], text[]),

@@ -78,28 +78,37 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     return DJ_OK;
 }
 
+static dj_status end_sessions(struct scheduler *scheduler, int32_t *ret_ended) {
+    struct db_params params;
+    AUTO(pgresult) PGresult *sessions = NULL;
+    params_init(&params);
+    FAILPOINT_SOCKET("end_sessions.before", PQsocket(scheduler->conn));
+    dj_status status = db_exec_prepared(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
+    params_done(&params);
+    FAILPOINT_CALL("end_sessions.answered", scheduler->conn, status);
+    DJ_TRY(status);
+    DJ_TRY(rows_int4(sessions, 0, 0, ret_ended));
+    if (*ret_ended > 0) {
+        log_warning("worker.sessions_ended", "count", LOG_INT(*ret_ended));
+    }
+    return DJ_OK;
+}
+
 /* A worker that froze in the middle of a transaction makes reap() run into its lock_timeout: then
- * its sessions are ended, and reap() is called again. */
+ * its sessions are ended, and reap() is called again. So are those of each worker that was reaped:
+ * what its steps' transactions have locked is what the next attempts need. */
 static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;
+    int32_t ended = 0;
     params_init(&params);
     FAILPOINT_SOCKET("reap.before", PQsocket(scheduler->conn));
     dj_status status = db_exec_prepared(scheduler->conn, &CALL_REAP, &params, &rows);
     params_done(&params);
     FAILPOINT_CALL("reap.answered", scheduler->conn, status);
     if (status == DJ_UNAVAILABLE && PQstatus(scheduler->conn) == CONNECTION_OK) {
-        int32_t ended = 0;
         log_warning("reap.blocked", "reason", dj_error_message());
-        AUTO(pgresult) PGresult *sessions = NULL;
-        params_init(&params);
-        FAILPOINT_SOCKET("end_sessions.before", PQsocket(scheduler->conn));
-        status = db_exec_prepared(scheduler->conn, &CALL_END_SESSIONS, &params, &sessions);
-        params_done(&params);
-        FAILPOINT_CALL("end_sessions.answered", scheduler->conn, status);
-        DJ_TRY(status);
-        DJ_TRY(rows_int4(sessions, 0, 0, &ended));
-        log_warning("worker.sessions_ended", "count", LOG_INT(ended));
+        DJ_TRY(end_sessions(scheduler, &ended));
         *ret_more = ended > 0;
         return DJ_OK;
     }
@@ -107,6 +116,7 @@ static dj_status reap(struct scheduler *scheduler, bool *ret_more) {
     *ret_more = !rows_is_null(rows, 0, 0);
     if (*ret_more) {
         log_warning("worker.reaped", "reason", "it was silent for longer than its leases last");
+        return end_sessions(scheduler, &ended);
     }
     return DJ_OK;
 }

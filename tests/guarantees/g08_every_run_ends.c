@@ -3,7 +3,8 @@
  *
  * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with nobody
  * charged for crashes, the run that kills its workers went on, and the tests after it found their
- * worker dead. */
+ * worker dead; with a reaped worker's sessions left alone, the one that froze in a step with a
+ * transaction kept its run. */
 #include "support.h"
 
 #include <signal.h>
@@ -19,6 +20,7 @@ static int setup(void **state) {
     url = database_new();
     conn = connect_to(url);
     record_calls(conn);
+    sql(conn, "create table transfer (run_id uuid unique)");
     (void)spawn_scheduler(url);
     return 0;
 }
@@ -165,6 +167,26 @@ static void a_killed_workers_run_is_taken_up_by_another(void **state) {
                                  "durable.attempts where run_id = '%s'",
                                  id),
                         "crashed completed");
+    (void)end_process(heir, SIGTERM);
+}
+
+/* It stands still with its SQL done and its lease locked, in a transaction that only it would end.
+ */
+static void a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting(void **state) {
+    (void)state;
+    pid_t frozen = spawn_worker(url, NULL);
+    const char *id = sql_text(conn, "select durable.start('transfers', '{\"ms\": 60000}')");
+    wait_until(
+        conn, 20,
+        "select exists (select from pg_stat_activity where application_name = "
+        "'durable-worker step_tx' and state = 'idle in transaction' and query like 'insert%%' "
+        "and datname = current_database())");
+    assert_int_equal(kill(frozen, SIGSTOP), 0);
+    sql(conn, "update durable_internal.run set payload = '{}' where id = '%s'", id);
+    pid_t heir = spawn_worker(url, NULL);
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(sql_int(conn, "select count(*) from transfer"), 1);
+    (void)end_process(frozen, SIGKILL);
     (void)end_process(heir, SIGTERM);
 }
 
@@ -338,6 +360,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_result_over_its_limit_fails_the_run_once_and_says_where,
                                         worker_up, worker_down),
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
+        cmocka_unit_test(a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),

@@ -108,7 +108,6 @@ static dj_status waits(dj_run *run, json_object *payload) {
 }
 
 static dj_status transfer(dj_run *run, PGconn *conn, json_object *input, json_object **ret_result) {
-    (void)input;
     const char *values[] = { dj_run_id(run) };
     PGresult *result = PQexecParams(conn, "insert into transfer (run_id) values ($1)", 1, NULL,
                                     values, NULL, NULL, 0);
@@ -117,14 +116,15 @@ static dj_status transfer(dj_run *run, PGconn *conn, json_object *input, json_ob
     if (!done) {
         return dj_run_fail(run, "%s", PQerrorMessage(conn));
     }
+    usleep((useconds_t)(1000 * member(input, "ms", 0)));
     *ret_result = json_object_new_string("transferred");
     return DJ_OK;
 }
 
+/* transfers: {"ms": how long its transaction stays open}. */
 static dj_status transfers(dj_run *run, json_object *payload) {
     json_object *result;
-    (void)payload;
-    DJ_TRY(dj_step_tx(run, "transfer", transfer, NULL, &result));
+    DJ_TRY(dj_step_tx(run, "transfer", transfer, payload, &result));
     return dj_complete(run, json_object_get(result));
 }
 

@@ -1,0 +1,207 @@
+"""The evidence: what clients were told, what handlers did, what was done to the system.
+
+It lies in a database of its own, on a cluster that no fault touches, so that a mistake of the system under test cannot take
+it along. Schema `hc` is written while the system runs; schema `sut` is a copy of the system's tables, taken at rest.
+"""
+
+import time
+
+import psycopg
+
+EVIDENCE = """
+create schema hc;
+create table hc.act (                 -- every call of a client; ok: true acknowledged, false refused, null unknown
+    id bigint generated always as identity, client text not null, door text not null, op text not null,
+    began timestamptz not null, at timestamptz not null, ok boolean, key text, job text, run uuid, event uuid,
+    payload_hash text, ttl interval, error text);
+create table hc.effect (              -- the first thing that a function does, and what a wait gave back
+    id bigint generated always as identity, at timestamptz not null default clock_timestamp(), run uuid not null,
+    kind text not null, step text, attempt int not null, actor text not null, pid int, fence bigint, value text);
+create index on hc.effect (run, step);
+create table hc.program (             -- what a start asks for, and how it has to end
+    key text primary key, job text not null, status text not null, result bigint, counter text not null, by bigint not null,
+    waits text[] not null default '{}');
+create table hc.fault (               -- what the nemesis did, and until when
+    id bigint generated always as identity, at timestamptz not null default clock_timestamp(), until timestamptz,
+    what text not null, whom text not null, detail text);
+create table hc.session_look (        -- sessions of ours that were long in a transaction
+    at timestamptz not null default clock_timestamp(), app text, pid int, state text, wait text, age interval not null);
+create table hc.step_look (           -- completed steps, as they were seen while the system ran
+    run uuid not null, position int not null, name text not null, hash text not null, primary key (run, position));
+create table hc.digest (              -- of what earlier rounds left behind
+    round int not null, at timestamptz not null default clock_timestamp(), runs bigint not null, digest text not null);
+create table hc.phase (               -- what clients are to do: run, calm
+    round int not null, phase text not null, at timestamptz not null default clock_timestamp());
+create table hc.calm (                -- a client has said all that it had to say, and what its last three calls came to
+    round int not null, client text not null, at timestamptz not null default clock_timestamp(), ok int not null);
+create table hc.tally (key text not null, ok boolean);  -- increments by clients, of all rounds
+create table hc.total (name text primary key, n bigint not null);
+"""
+
+# What the copy has, and how it is read. %(since)s: when the round began.
+COPIES = {
+    "run": (
+        "id uuid, seq bigint, job text, queue text, priority int, status text, payload_hash text, result text, error_name text,"
+        " attempt int, max_attempts int, key text, parent uuid, at_parent text, created_at timestamptz, started_at timestamptz,"
+        " finished_at timestamptz, places int, waits_for text",
+        """select r.id, i.seq, r.job, r.queue, r.priority, r.status, md5(r.payload::text), r.result::text, r.error ->> 'name',
+                  r.attempt, r.max_attempts, coalesce(r.payload ->> 'key', r.idempotency_key), r.parent_run_id, r.payload ->> 'at', r.created_at, r.started_at,
+                  r.finished_at, (select count(*) from durable_internal.place p where p.run_id = r.id), r.waiting_for::text
+             from durable.runs r join durable_internal.run i on i.id = r.id where r.created_at >= %(since)s""",
+    ),
+    "step": (
+        "run uuid, position int, name text, kind text, status text, hash text, event uuid, attempt int, worker uuid, fence bigint,"
+        " committed_at timestamptz",
+        # A handler's function is a step by its name; what else has a worker commit it is an op; the rest ends without one.
+        """select s.run_id, s.position, s.name,
+                  case when s.kind in ('step', 'step_tx') and s.name ~ '^(s|tx|f|b|l|p)[.]' then 'step'
+                       when s.kind in ('step', 'step_tx', 'state', 'send_event') then 'op' else s.kind end, s.status, md5(coalesce(s.result, s.error, 'null')::text),
+                  case when s.kind in ('wait_event', 'wait_any') then (s.result ->> 'id')::uuid end, s.attempt, s.worker_id,
+                  s.fence, s.committed_at
+             from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %(since)s""",
+    ),
+    "lease": (
+        "run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz",
+        """select l.* from hc_lease l join durable_internal.run r on r.id = l.run where r.created_at >= %(since)s""",
+    ),
+    "worker": (
+        "id uuid, name text, pid int, started_at timestamptz",
+        "select id, name, pid, started_at from durable_internal.worker",
+    ),
+    "event": (
+        "id uuid, seq bigint, name text, key text, sent_at timestamptz",
+        """select id, seq, name, correlation_key, sent_at from durable_internal.event
+            where sent_at >= %(since)s and name <> '$child'""",
+    ),
+    "delivery": (
+        "event_seq bigint, run uuid, wait_id bigint",
+        """select d.event_seq, d.run_id, d.wait_id from durable_internal.delivery d
+             join durable_internal.event e on e.seq = d.event_seq where e.sent_at >= %(since)s and e.name <> '$child'""",
+    ),
+    "wait": (
+        "run uuid, run_seq bigint, event text, key text",
+        """select w.run_id, w.run_seq, w.event, w.correlation_key from durable_internal.wait w where w.event <> '$child'
+            union all
+           select w.run_id, w.run_seq, o.event, o.correlation_key
+             from durable_internal.wait_other o join durable_internal.wait w using (wait_id)""",
+    ),
+    "overdue": (
+        "run uuid, kind text, due_at timestamptz",
+        "select run_id, kind, due_at from durable_internal.timer where due_at < clock_timestamp() - interval '15 s'"
+        " and %(since)s is not null",
+    ),
+    "tx": (
+        "run uuid, step text",
+        "select t.run, t.step from hc_tx t join durable_internal.run r on r.id = t.run where r.created_at >= %(since)s",
+    ),
+    "counter": (
+        "key text, value bigint",
+        "select key, (value #>> '{}')::bigint from durable_internal.state where key ~ '^(counter|tally):' and %(since)s is not null",
+    ),
+    "attempt": (
+        "run uuid, attempt int, outcome text",
+        """select a.run_id, a.attempt, a.outcome from durable.attempts a join durable.runs r on r.id = a.run_id
+            where r.created_at >= %(since)s""",
+    ),
+}
+
+# Kept by the system under test itself, in the transactions that it is about: who had which lease, from when to when; and
+# what steps with a transaction did in it.
+INSTRUMENTS = """
+create table hc_lease (run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz);
+create index on hc_lease (run);
+create table hc_tx (run uuid, step text);
+create table hc_account (run uuid, step text, n int, primary key (run, step)); -- a zombie's uncommitted row would be waited for
+create table hc_mark (mark bigint generated always as identity);
+create function hc_leased() returns trigger language plpgsql security definer as $$
+begin
+    insert into public.hc_lease select run_id, fence, worker_id, attempt, clock_timestamp() from fresh;
+    return null;
+end $$;
+create function hc_given_back() returns trigger language plpgsql security definer set enable_seqscan = off as $$
+begin
+    update public.hc_lease h set ended_at = clock_timestamp() from gone g
+     where h.run = g.run_id and h.fence = g.fence and h.worker = g.worker_id and h.ended_at is null;
+    return null;
+end $$;
+create trigger hc_leased after insert on durable_internal.lease
+    referencing new table as fresh for each statement execute function hc_leased();
+create trigger hc_given_back after delete on durable_internal.lease
+    referencing old table as gone for each statement execute function hc_given_back();
+"""
+
+
+def prepare_evidence(evidence):
+    """Makes the empty tables of both schemas."""
+    evidence.execute(EVIDENCE)
+    evidence.execute("create schema sut")
+    for name, (columns, _) in COPIES.items():
+        evidence.execute(f"create table sut.{name} ({columns})")
+    for index in ("run (id)", "run (key)", "step (run, name)", "lease (run)", "event (id)", "delivery (event_seq)"):
+        evidence.execute(f"create index on sut.{index}")
+
+
+def prepare_system(system):
+    system.execute(INSTRUMENTS)
+
+
+def copy_system(system, evidence, since):
+    """Replaces the copy by what the system says now, in one snapshot."""
+    with system.transaction():
+        system.execute("set transaction isolation level repeatable read, read only")
+        for name, (_, query) in COPIES.items():
+            evidence.execute(f"truncate sut.{name}")
+            text = query.replace("%(since)s", f"timestamptz '{since.isoformat()}'").replace("%%", "%")
+            with system.cursor().copy(f"copy ({text}) to stdout") as source, \
+                    evidence.cursor().copy(f"copy sut.{name} from stdin") as target:
+                for block in source:
+                    target.write(block)
+    evidence.execute("analyze")
+
+
+def look_at_steps(system, evidence, since):
+    """Remembers the steps that are completed now: they may never change, nor go."""
+    rows = system.execute(
+        """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error, 'null')::text)
+             from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %s""", (since,)).fetchall()
+    with evidence.cursor() as cursor:
+        cursor.executemany("insert into hc.step_look values (%s, %s, %s, %s) on conflict do nothing", rows)
+    return len(rows)
+
+
+def look_at_sessions(system, evidence):
+    """Sessions of ours that have been in a transaction for over ten seconds; the nemesis' own say so by their name."""
+    rows = system.execute(
+        """select application_name, pid, state, wait_event, clock_timestamp() - xact_start from pg_stat_activity
+            where application_name like 'durable%' and clock_timestamp() - xact_start > interval '10 s'
+              and wait_event is distinct from 'SyncRep'""").fetchall()
+    for row in rows:
+        evidence.execute("insert into hc.session_look (app, pid, state, wait, age) values (%s, %s, %s, %s, %s)", row)
+
+
+def take_digest(system, evidence, round_number, since, until):
+    """What a finished round left behind, as one number: later looks have to see the same."""
+    runs, digest = system.execute(
+        """select count(*), coalesce(sum(hashtextextended(concat_ws('|', r.id, r.status, r.result, r.finished_at, r.attempt,
+                    (select sum(hashtextextended(concat_ws('|', s.position, s.name, s.result, s.error, s.committed_at), 0))
+                       from durable.steps s where s.run_id = r.id)), 0)), 0)::text
+             from durable.runs r where r.created_at >= %s and r.created_at < %s and r.status in ('completed', 'cancelled')""",
+        (since, until)).fetchone()
+    evidence.execute("insert into hc.digest (round, runs, digest) values (%s, %s, %s)", (round_number, runs, digest))
+
+
+def forget_round(evidence):
+    """After a round without violations: its rows are counted elsewhere, and the next one begins with empty tables."""
+    evidence.execute("truncate hc.act, hc.effect, hc.program, hc.session_look, hc.step_look, hc.fault, hc.calm")
+
+
+def connect(url, tries=60, **options):
+    """A connection with autocommit, once the database can be reached."""
+    while True:
+        try:
+            return psycopg.connect(url, autocommit=True, connect_timeout=3, **options)
+        except psycopg.OperationalError:
+            tries -= 1
+            if tries == 0:
+                raise
+            time.sleep(0.5)

@@ -1,0 +1,201 @@
+#!/usr/bin/python3
+"""Tests of the checker: a clean history passes, and of each check a planted fault is found by it.
+
+Needs DURABLE_TEST_URL, a PostgreSQL; makes a database of its own there.
+"""
+
+import os
+import unittest
+
+import history
+import invariants
+
+RUN = "00000000-0000-0000-0000-0000000000{:02d}".format
+WORKER = "10000000-0000-0000-0000-0000000000{:02d}".format
+EVENT = "20000000-0000-0000-0000-0000000000{:02d}".format
+AT = "timestamptz '2026-01-01 00:00:00+00' + interval '{} s'".format
+
+# Run 1 has a bit of everything, and a second lease after the first worker was killed; run 2 is its child; 3 was cancelled, with its
+# child 4; 5 and 6 are of different priority; 7 waits for an event that nobody has sent.
+CLEAN = f"""
+insert into sut.worker values ('{WORKER(1)}', 'worker1', 11, {AT(0)}), ('{WORKER(2)}', 'worker2', 12, {AT(0)});
+insert into sut.run values
+    ('{RUN(1)}', 10, 'sink.c', 'default', 0, 'completed', 'p1', '7', null, 2, 50, 'a/1', null, null, {AT(1)}, {AT(2)}, {AT(20)}, 0, null),
+    ('{RUN(2)}', 20, 'sink.c', 'default', 0, 'completed', 'p2', '3', null, 1, 50, 'a/1/4', '{RUN(1)}', 'c.4', {AT(11)}, {AT(12)}, {AT(13)},
+     0, null),
+    ('{RUN(3)}', 30, 'sink.c', 'default', 0, 'cancelled', 'p3', null, 'Cancelled', 1, 50, 'a/2', null, null, {AT(1)}, {AT(2)}, {AT(9)}, 0,
+     null),
+    ('{RUN(4)}', 31, 'sink.c', 'default', 0, 'cancelled', 'p4', null, 'Cancelled', 1, 50, 'a/2/1', '{RUN(3)}', 'c.1', {AT(3)}, {AT(4)},
+     {AT(9)}, 0, null),
+    ('{RUN(5)}', 40, 'sink.c', 'ordered', 5, 'completed', 'p5', '1', null, 1, 50, 'a/3', null, null, {AT(1)}, {AT(2)}, {AT(3)}, 0, null),
+    ('{RUN(6)}', 41, 'sink.c', 'ordered', -5, 'completed', 'p6', '1', null, 1, 50, 'a/4', null, null, {AT(1)}, {AT(9)}, {AT(10)}, 0, null);
+insert into hc.program (key, job, status, result, counter, by) values
+    ('a/1', 'sink.c', 'completed', 7, 'counter:1', 5), ('a/1/4', 'sink.c', 'completed', 3, 'counter:2', 1),
+    ('a/2', 'sink.c', 'completed', 1, 'counter:1', 1), ('a/2/1', 'sink.c', 'completed', 1, 'counter:1', 1),
+    ('a/3', 'sink.c', 'completed', 1, 'counter:1', 1), ('a/4', 'sink.c', 'completed', 1, 'counter:1', 1);
+insert into sut.lease values
+    ('{RUN(1)}', 1, '{WORKER(1)}', 1, {AT(2)}, {AT(5)}), ('{RUN(1)}', 5, '{WORKER(2)}', 2, {AT(6)}, {AT(20)}),
+    ('{RUN(2)}', 6, '{WORKER(1)}', 1, {AT(12)}, {AT(13)}), ('{RUN(3)}', 2, '{WORKER(2)}', 1, {AT(2)}, {AT(9)});
+insert into sut.step values
+    ('{RUN(1)}', 1, 's.0', 'step', 'completed', 'h1', null, 1, '{WORKER(1)}', 1, {AT(3)}),
+    ('{RUN(1)}', 2, 'tx.1', 'step', 'completed', 'h2', null, 2, '{WORKER(2)}', 5, {AT(7)}),
+    ('{RUN(1)}', 3, 'w.2', 'wait_event', 'completed', 'h3', '{EVENT(1)}', 2, '{WORKER(2)}', 5, {AT(8)}),
+    ('{RUN(1)}', 4, 'state.increment', 'op', 'completed', 'h4', null, 2, '{WORKER(2)}', 5, {AT(9)}),
+    ('{RUN(1)}', 5, 'send:sent.3', 'op', 'completed', 'h5', null, 2, '{WORKER(2)}', 5, {AT(10)}),
+    ('{RUN(1)}', 6, 'c.4', 'child', 'completed', 'h6', null, 2, '{WORKER(2)}', 5, {AT(14)});
+insert into hc.step_look values ('{RUN(1)}', 1, 's.0', 'h1'), ('{RUN(1)}', 2, 'tx.1', 'h2');
+insert into sut.tx values ('{RUN(1)}', 'tx.1');
+insert into sut.counter values ('counter:1', 5), ('tally:a', 3);
+insert into hc.tally values ('tally:a', true), ('tally:a', true), ('tally:a', null);
+insert into hc.effect (at, run, kind, step, attempt, actor, pid, fence, value) values
+    ({AT(2.5)}, '{RUN(1)}', 'step', 's.0', 1, 'worker1', 11, null, null), ({AT(6.5)}, '{RUN(1)}', 'step', 'tx.1', 2, 'worker2', 12, null, null),
+    ({AT(8.1)}, '{RUN(1)}', 'wait', 'w.2', 2, 'worker2', 12, null, '{EVENT(1)}'),
+    ({AT(8.9)}, '{RUN(1)}', 'wait', 'w.2', 2, 'worker2', 12, null, '{EVENT(1)}'),
+    ({AT(8)}, '{RUN(3)}', 'step', 's.0', 1, 'worker2', 12, null, null);
+insert into sut.event values ('{EVENT(1)}', 15, 'go', 'a/1/2', {AT(7)}), ('{EVENT(2)}', 16, 'sent.3', 'a/1', {AT(10)});
+insert into sut.delivery values (15, '{RUN(1)}', 100);
+insert into sut.wait values ('{RUN(1)}', 10, 'go', 'never');
+insert into hc.act (client, door, op, began, at, ok, key, job, run, event, payload_hash) values
+    ('a', 'sql', 'start', {AT(0.5)}, {AT(1.1)}, true, 'a/1', 'sink.c', '{RUN(1)}', null, 'p1'),
+    ('a', 'sql', 'start', {AT(0.2)}, {AT(0.4)}, null, 'a/1', 'sink.c', null, null, 'p1'),
+    ('a', 'sql', 'start', {AT(1.2)}, {AT(1.3)}, true, 'a/1', 'sink.c', '{RUN(1)}', null, 'p1'),
+    ('a', 'sql', 'cancel', {AT(8.9)}, {AT(9)}, true, null, null, '{RUN(3)}', null, null),
+    ('a', 'sql', 'send_event', {AT(6.9)}, {AT(7)}, true, 'go/a/1/2', null, null, '{EVENT(1)}', null);
+insert into hc.digest (round, runs, digest) values (1, 5, 'd'), (1, 5, 'd');
+insert into hc.calm (round, client, ok) values (1, 'a', 3);
+insert into hc.fault (at, until, what, whom) values ({AT(5)}, {AT(6)}, 'kill', 'worker1');
+"""
+
+STEP = ("insert into sut.step values ('{run}', {position}, '{name}', '{kind}', 'completed', 'x', null, {attempt}, '{worker}', {fence},"
+        " {at})").format
+
+# The promise whose check has to find it, and the fault.
+PLANTED = [
+    ("an acknowledged start is there", f"update hc.act set run = '{RUN(99)}' where op = 'start' and ok"),
+    ("an acknowledged event is there", f"update hc.act set event = '{EVENT(99)}' where op = 'send_event'"),
+    ("what a handler was called for is a run", f"update hc.effect set run = '{RUN(99)}' where run = '{RUN(3)}'"),
+    ("one key is one run until its time is over",
+     f"update hc.act set run = '{RUN(5)}', payload_hash = 'p5' where began = {AT(1.2)}"),
+    ("a run is what its start said", "update hc.act set payload_hash = 'other' where op = 'start'"),
+    ("a run is what its start said", "update hc.act set job = 'other' where op = 'start'"),
+    ("a step completes once", STEP(run=RUN(1), position=7, name="s.0", kind="step", attempt=2, worker=WORKER(2), fence=5, at=AT(15))),
+    ("a completed step neither changes nor goes", "update sut.step set hash = 'changed' where name = 's.0'"),
+    ("a completed step neither changes nor goes", f"insert into hc.step_look values ('{RUN(1)}', 9, 's.9', 'h')"),
+    ("a completed step is not called again by who has the lease",
+     f"insert into hc.effect (at, run, kind, step, attempt, actor, pid) values ({AT(7)}, '{RUN(1)}', 'step', 's.0', 2, 'worker2', 12)"),
+    ("a completed step is not called again by who has the lease",
+     f"insert into hc.effect (at, run, kind, step, attempt, actor, fence) values ({AT(7)}, '{RUN(1)}', 'step', 's.0', 2, 'one', 5)"),
+    ("a step was called in the attempt that completed it", "delete from hc.effect where step = 'tx.1'"),
+    ("a step was called in the attempt that completed it", "update hc.effect set attempt = 1 where step = 'tx.1'"),
+    ("a commit is under a lease that was given", "update sut.step set fence = 77 where name = 'state.increment'"),
+    ("nothing is committed under a lease after a newer one began", f"update sut.step set committed_at = {AT(6.5)} where name = 's.0'"),
+    ("the fences of a run's steps do not go back", "update sut.step set fence = 1 where name = 'send:sent.3'"),
+    ("nothing is committed after the run's end", f"update sut.step set committed_at = {AT(21)} where name = 'send:sent.3'"),
+    ("no attempt commits after the next one began", "update sut.step set attempt = 1 where name = 'tx.1'"),
+    ("a run has one lease at a time", "update sut.lease set ended_at = null where fence = 1"),
+    ("a run has one lease at a time", f"update sut.lease set ended_at = {AT(6.1)} where fence = 1"),
+    ("a fence is given once", f"update sut.lease set fence = 5 where run = '{RUN(2)}'"),
+    ("a wait takes one event, and a run an event once", f"insert into sut.delivery values (16, '{RUN(1)}', 100)"),
+    ("a wait takes one event, and a run an event once", f"insert into sut.delivery values (15, '{RUN(1)}', 101)"),
+    ("a wait always answers the same", f"update hc.effect set value = 'timed out' where at = {AT(8.9)}"),
+    ("what a wait took was sent, and is noted as delivered", "delete from sut.event where seq = 15"),
+    ("what a wait took was sent, and is noted as delivered", "delete from sut.delivery"),
+    ("an event goes to one younger run at most",
+     f"insert into sut.delivery values (15, '{RUN(5)}', 102), (15, '{RUN(6)}', 103)"),
+    ("nobody waits for an event that is there",
+     f"insert into sut.event values ('{EVENT(3)}', 50, 'go', 'never', {AT(8)})"),
+    ("no session of ours is in a transaction for over ten seconds",
+     "insert into hc.session_look (app, pid, state, age) values ('durable-worker', 5, 'active', '12 s')"),
+    ("a run is in one place until it ends, and then in none", f"update sut.run set places = 1 where id = '{RUN(1)}'"),
+    ("a run is in one place until it ends, and then in none",
+     f"update sut.run set places = 2, status = 'waiting', waits_for = 'x', finished_at = null where id = '{RUN(5)}'"),
+    ("nothing is overdue at rest", f"insert into sut.overdue values ('{RUN(1)}', 'sleep', {AT(1)})"),
+    ("an end has its time, and what has not ended says what it waits for",
+     f"update sut.run set finished_at = null, places = 1 where id = '{RUN(5)}'"),
+    ("an end has its time, and what has not ended says what it waits for",
+     f"update sut.run set finished_at = null, places = 1, status = 'waiting' where id = '{RUN(5)}'"),
+    ("no more attempts than allowed", f"update sut.run set attempt = 51 where id = '{RUN(1)}'"),
+    ("a run ends as its program says", f"update sut.run set result = '8' where id = '{RUN(1)}'"),
+    ("a run ends as its program says", f"update sut.run set status = 'failed' where id = '{RUN(5)}'"),
+    ("a run ends as its program says", "delete from hc.act where op = 'cancel'"),
+    ("what has priority begins first", f"update sut.run set started_at = {AT(30)} where id = '{RUN(5)}'"),
+    ("nothing of a cancelled run is done five seconds later",
+     f"update hc.effect set at = {AT(15)} where run = '{RUN(3)}'"),
+    ("a cancelled run commits nothing more",
+     STEP(run=RUN(3), position=1, name="s.0", kind="sleep", attempt=1, worker=WORKER(2), fence=2, at=AT(9.5))),
+    ("no child outlives its cancelled parent", f"update sut.run set finished_at = null, places = 1 where id = '{RUN(4)}'"),
+    ("no child outlives its cancelled parent", f"update sut.run set created_at = {AT(10)} where id = '{RUN(4)}'"),
+    ("a step with a transaction has done its SQL once, and no other has", f"insert into sut.tx values ('{RUN(1)}', 'tx.1')"),
+    ("a step with a transaction has done its SQL once, and no other has", f"insert into sut.tx values ('{RUN(3)}', 'tx.5')"),
+    ("a step with a transaction has done its SQL once, and no other has", "delete from sut.tx"),
+    ("counters are the sums of what was remembered", "update sut.counter set value = 10 where key = 'counter:1'"),
+    ("counters are the sums of what was remembered", "delete from sut.counter"),
+    ("a client's counter is what it was told, and at most what it was not", "update sut.counter set value = 1 where key = 'tally:a'"),
+    ("a client's counter is what it was told, and at most what it was not", "update sut.counter set value = 4 where key = 'tally:a'"),
+    ("a child is started once",
+     f"update sut.run set parent = '{RUN(1)}', at_parent = 'c.4' where id = '{RUN(5)}'"),
+    ("an event is sent once by a run that remembers it",
+     f"insert into sut.event values ('{EVENT(3)}', 17, 'sent.3', 'a/1', {AT(10)})"),
+    ("an event is sent once by a run that remembers it", "delete from sut.event where seq = 16"),
+    ("an event is sent once by a run that remembers it", "delete from sut.step where name = 'send:sent.3'"),
+    ("what earlier rounds left behind stays as it was", "insert into hc.digest (round, runs, digest) values (1, 5, 'changed')"),
+    ("all runs end within 30 seconds of the last fault",
+     f"update sut.run set finished_at = null, places = 1, status = 'queued', waits_for = 'x' where id = '{RUN(5)}'"),
+    ("the last three calls of each client succeed", "update hc.calm set ok = 2"),
+]
+
+
+class Check(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.url = os.environ["DURABLE_TEST_URL"]
+        cls.database = f"chaos_check_{os.getpid()}"
+        with history.connect(cls.url) as admin:
+            admin.execute(f"create database {cls.database}")
+        cls.evidence = history.connect(f"{cls.url.rsplit('/', 1)[0]}/{cls.database}")
+        history.prepare_evidence(cls.evidence)
+        cls.evidence.execute(CLEAN)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.evidence.close()
+        with history.connect(cls.url) as admin:
+            admin.execute(f"drop database {cls.database} with (force)")
+
+    def found_with(self, fault):
+        """The promises that are broken once the fault is planted; it is taken back."""
+        with self.evidence.transaction(force_rollback=True):
+            self.assertNotEqual(self.evidence.execute(fault).rowcount, 0, "the fault was not planted")
+            found = invariants.violations(self.evidence)
+            self.assertIsInstance(invariants.describe(self.evidence, found), str)
+            return {promise for _, promise, _, _ in found}
+
+    def test_a_clean_history_passes(self):
+        self.assertEqual(invariants.describe(self.evidence, invariants.violations(self.evidence)), "")
+
+    def test_every_check_has_a_planted_fault(self):
+        self.assertEqual({promise for _, promise, _ in invariants.CHECKS}, {promise for promise, _ in PLANTED})
+
+    def test_what_the_nemesis_did_is_shown_beside_a_violation(self):
+        with self.evidence.transaction(force_rollback=True):
+            self.evidence.execute(f"update sut.step set committed_at = {AT(6.5)} where name = 's.0'")
+            self.assertIn("kill worker1", invariants.describe(self.evidence, invariants.violations(self.evidence)))
+
+    def test_a_zombie_that_has_lost_its_lease_may_call_a_step_again(self):
+        effect = ("insert into hc.effect (at, run, kind, step, attempt, actor, pid) values"
+                  f" ({AT(5.5)}, '{RUN(1)}', 'step', 's.0', 1, 'worker1', 11)")
+        self.assertEqual(self.found_with(effect), set())
+
+
+def planted(promise, fault):
+    def test(self):
+        self.assertIn(promise, self.found_with(fault))
+    return test
+
+
+for number, (promise_, fault_) in enumerate(PLANTED, 1):
+    name = "_".join("".join(c if c.isalnum() else " " for c in promise_).split())
+    setattr(Check, f"test_{number:02d}_found_if_not_so_that_{name}", planted(promise_, fault_))
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
