@@ -382,6 +382,20 @@ begin
 end
 $$;
 
+-- Has the server find out within half a minute that this session's client is gone: a machine that went down, a network that
+-- was cut. PostgreSQL's own setting is two hours, and as long the session would keep its transaction. Our own programs
+-- call it first on their connections, by way of what they call there.
+create or replace function durable_internal.miss_the_client()
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform set_config(s.name, s.value, false)
+       from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+                    ('tcp_user_timeout', '15s')) as s (name, value);
+end
+$$;
+
 -- Sets how this session plans: with one plan for each statement, and by the tables' indexes only. A plan that was made
 -- while `ready` was empty would otherwise read all of it later. Of the session, because a function's own settings
 -- cost each of its calls some microseconds. Our own programs call it first on their connections.

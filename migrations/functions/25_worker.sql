@@ -59,6 +59,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform durable_internal.miss_the_client();
     perform from durable_internal.worker w where w.id = worker_tx_session.worker_id and w.alive;
     if not found then
         perform durable_internal.fail_dead(worker_tx_session.worker_id);
@@ -370,6 +371,7 @@ as $$
 declare
     active boolean;
 begin
+    perform durable_internal.miss_the_client();
     perform durable_internal.plan_by_index();
     select s.active or pg_try_advisory_lock(durable_internal.worker_lock_class(), -2) into active
       from durable_internal.scheduler s

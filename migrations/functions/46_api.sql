@@ -13,6 +13,7 @@ begin
         perform durable_internal.fail('DJ006', format('role %s is not a member of durable_api', session_user),
             format('As owner: grant durable_api to %I', session_user));
     end if;
+    perform durable_internal.miss_the_client();
 end
 $$;
 

@@ -235,6 +235,11 @@ class Run:
             environment.run(f"{self.options.pg_bin}/pg_dump", "-Fc", "-f", str(target / "system.dump"), self.env.primary.url(), check=False)
         for log in pathlib.Path(self.folder).glob("*.log"):
             (target / log.name).write_bytes(log.read_bytes()[-20_000_000:])
+        with open(target / "processes", "w", encoding="utf-8") as file:  # which lived, and in what its threads waited
+            for name, actor in self.env.actors.items():
+                file.write(f"{name}: pid {actor.process.pid}, exit {actor.process.poll()}, ended by us {actor.ended_by_us}\n")
+                for task in pathlib.Path(f"/proc/{actor.process.pid}/task").glob("*"):
+                    file.write(f"  {task.name} {(task / 'stat').read_text().split()[2]} {(task / 'wchan').read_text()}\n")
         self.say(f"kept in {target}")
 
     def run(self):

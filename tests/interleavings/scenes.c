@@ -64,9 +64,6 @@ OP(ops_child, "child over HTTP",
 OP(ops_lock, "lock over HTTP",
    "select interleave.ops('w1', 'r', '[{\"op\": \"state\", \"name\": \"l\", \"action\": \"lock\", "
    "\"key\": \"l\", \"ttl\": \"1h\"}]')");
-OP(refuse, "refuse",
-   "select durable_internal.refuse_ops(interleave.id('r'), interleave.number('r'), "
-   "interleave.id('w1'), 'no')");
 
 /* A worker whose lease went to w2: the fence 'late#' is the one that it had. */
 OP_OR(late_step, "late step", "DJ005",
@@ -183,7 +180,7 @@ const struct scene scenes[] = {
     { .name = "leased over HTTP",
       .setup = LEASED,
       .points = "^(?!turn|reap.locked|ops.slow)",
-      .ops = { &ops_step, &ops_wait, &ops_child, &ops_lock, &ops_beat, &answer, &refuse },
+      .ops = { &ops_step, &ops_wait, &ops_child, &ops_lock, &ops_beat, &answer },
       .against = { &ops_step, &answer, &cancel, &reap } },
     { .name = "of a silent worker",
       .setup = LEASED "select interleave.run('r2');",

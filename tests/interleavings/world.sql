@@ -406,7 +406,8 @@ begin
        > coalesce((select s.value::int from durable_internal.state s where s.key = 'n'), 0) and not 'delete' = any (names) then
         return next 'increments do not add up';
     end if;
-    if 'held' = any (answers) then  -- it asks again
+    if 'held' = any (answers)  -- it asks again
+       and exists (select from durable_internal.worker w where w.id = interleave.id('w1') and w.alive) then
         perform durable_internal.reconcile(interleave.id('w1'), interleave.number('w1')::int, '{}', '{}', '{}');
     end if;
     if 'reconcile' = any (names) and not answers && '{DJ005}' and not 'beat' = any (names)
