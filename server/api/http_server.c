@@ -311,7 +311,11 @@ static void begin_body(struct http_conn *conn) {
 
 void http_go_on(struct http_request *request) {
     struct http_conn *conn = request->conn;
-    assert(conn->state == BUSY && conn->body_ahead && !conn->advancing);
+    assert(conn->state == BUSY && conn->body_ahead);
+    if (conn->advancing) { /* inside of on_head still, which answers DJ_SUSPENDED */
+        begin_body(conn);
+        return;
+    }
     if (conn->bev == NULL) {
         conn_free(conn);
         return;

@@ -35,11 +35,12 @@ static void check_string(const char *text, size_t length) {
     promise(memcmp(decoded, json_object_get_string(value), decoded_length) == 0);
 }
 
-/* A list or an object; its parts are checked one by one, each from its own depth on. */
+/* A list or an object; its parts are checked one by one, each from its own depth on, behind the
+ * walk, which judges none of them: one that is wrong does not keep it from the next. */
 static bool walk_passes(const char *text, size_t length, bool object) {
     struct json_walk walk;
     struct json_slice key = { .text = NULL }, value;
-    bool more = true;
+    bool more = true, all = true;
     if (json_walk_begin(&walk, "value", text, length, object) != DJ_OK) {
         return false;
     }
@@ -49,13 +50,14 @@ static bool walk_passes(const char *text, size_t length, bool object) {
             return false;
         }
         if (!more) {
-            return true;
+            return all;
         }
         promise(value.text > behind && value.text + value.length <= text + length);
         promise(!object || (key.text > behind && key.text + key.length < value.text));
         behind = value.text + value.length;
-        promise(json_check("part", value.text, value.length, BYTES_MAX) == DJ_OK);
-        if (value.text[0] == '"') {
+        if (json_check("part", value.text, value.length, BYTES_MAX) != DJ_OK) {
+            all = false;
+        } else if (value.text[0] == '"') {
             check_string(value.text, value.length);
         }
     }
