@@ -370,6 +370,19 @@ begin
 end
 $$;
 
+-- Tells servers where somebody waits for a result that runs have ended.
+create or replace function durable_internal.wake_waiters()
+returns void
+language plpgsql volatile
+as $$
+begin
+    if pg_sequence_last_value('durable_internal.result_wanted') = 2 and pg_notification_queue_usage() < 0.5 then
+        perform setval('durable_internal.result_wanted', 1);
+        perform pg_notify('durable_ended', '');
+    end if;
+end
+$$;
+
 -- Raises a flag: whoever calls is about to be idle, and a hint is welcome. It looks once more before it sleeps.
 create or replace function durable_internal.raise_flag(flag regclass)
 returns void

@@ -42,6 +42,7 @@ begin
     if parent is not null then
         perform durable_internal.tell_parent(array[l.run_id]);
     end if;
+    perform durable_internal.wake_waiters();
     perform durable_internal.free_locks(l.run_id);
     if status = 'cancelled' then  -- a child is started under its parent's lease: it is seen here, or it was refused
         children := array(select r.id from durable_internal.run r
@@ -253,6 +254,7 @@ begin
         end if;
         if done is not null then
             perform durable_internal.free_locks(done);
+            perform durable_internal.wake_waiters();
         end if;
         if timed is not null then
             delete from durable_internal.timer t where t.run_id = any (timed) and t.kind = 'run_timeout';

@@ -220,13 +220,15 @@ begin
 end
 $$;
 
--- Those of these runs that have ended, whoever's they are. Called for all who wait for a result at once.
+-- Those of these runs that have ended, whoever's they are. Called for all who wait for a result at once. The next run that ends
+-- is notified: the flag is up before we look.
 create or replace function durable_internal.ended_runs(run_ids uuid[])
 returns setof uuid
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
+    perform durable_internal.raise_flag('durable_internal.result_wanted');
     return query
     select r.id from durable_internal.run r where r.id = any (ended_runs.run_ids) and r.status is not null;
 end

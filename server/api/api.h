@@ -79,6 +79,7 @@ void route_run(struct api *api, struct http_request *request);
 /** `rate_limit`: requests a second with one key; `bad_keys`: wrong ones a minute from one address.
  * 0: no limit. */
 void keys_open(struct api *api, int rate_limit, int bad_keys);
+void keys_forget(struct api *api); /* each is asked for once more */
 /** DJ_OK: the key is known and may do this. DJ_SUSPENDED: the database is asked, and the request
  * goes on when it has answered. Else the request is answered. */
 MUST_CHECK dj_status keys_check(struct api *api, struct http_request *request);
@@ -163,6 +164,7 @@ void params_add_option(struct db_params *params, const struct json_slice *slice)
 
 /* wait.c */
 void waits_open(struct api *api);
+void waits_hint(struct api *api); /* some run has ended */
 /** The client of a request that is not answered yet has gone. False: the request is not here. */
 bool waits_forget(struct api *api, struct http_request *request);
 void waits_drain(struct api *api); /* answers all that wait */

@@ -41,31 +41,18 @@ struct keys {
     struct rate *by_key, *wrong; /* NULL: no limit */
 };
 
-static struct keys *notified; /* there is one server in a process */
-
-/* Each is asked for once more. */
-static void forget_all(void) {
+void keys_forget(struct api *api) {
     for (int i = 0; i < KEYS_MAX; i++) {
-        struct key *key = &notified->remembered[i];
+        struct key *key = &api->keys->remembered[i];
         key->found_ms = key->found_ms == 0 ? 0 : LONG_AGO;
     }
 }
 
-static struct api *served;
-
-static void on_up(void) {
-    forget_all();
-    commits_on_up(served);
-}
-
 void keys_open(struct api *api, int rate_limit, int bad_keys) {
-    served = api;
     api->keys = calloc(1, sizeof *api->keys);
     check(api->keys != NULL);
     api->keys->by_key = rate_new(rate_limit, 1000);
     api->keys->wrong = rate_new(bad_keys, 60000);
-    notified = api->keys;
-    database_on_notify(api->database, forget_all, on_up);
 }
 
 static int64_t now_ms(void) {

@@ -47,7 +47,7 @@ struct database {
     struct list queue;
     int queued, up, line_count;
     bool closing;
-    void (*on_notify)(void);
+    void (*on_notify)(const char *channel);
     void (*on_up)(void);
     struct line lines[64];
 };
@@ -120,7 +120,8 @@ static dj_status connect_session(struct connecting *attempt) {
         return dj_fail_result(set);
     }
     if (line_listens(attempt->line)) {
-        AUTO(pgresult) PGresult *listening = PQexec(attempt->conn, "listen durable_keys");
+        AUTO(pgresult)
+        PGresult *listening = PQexec(attempt->conn, "listen durable_keys; listen durable_ended");
         if (PQresultStatus(listening) != PGRES_COMMAND_OK) {
             return dj_fail_result(listening);
         }
@@ -266,9 +267,8 @@ static void on_broken(struct db_pipeline *pipeline) {
 
 static void on_notify(struct db_pipeline *pipeline, const PGnotify *notify) {
     const struct line *line = pipeline->context;
-    (void)notify;
     if (line->database->on_notify != NULL) {
-        line->database->on_notify();
+        line->database->on_notify(notify->relname);
     }
 }
 
@@ -363,7 +363,8 @@ bool database_is_up(const struct database *database) {
     return database->up > 0;
 }
 
-void database_on_notify(struct database *database, void (*notified)(void), void (*on_up)(void)) {
+void database_on_notify(struct database *database, void (*notified)(const char *channel),
+                        void (*on_up)(void)) {
     database->on_notify = notified;
     database->on_up = on_up;
 }

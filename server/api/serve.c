@@ -2,6 +2,7 @@
 #include "server/api/api.h"
 
 #include "common/http_client.h"
+#include <string.h>
 
 static struct api *served; /* the hooks know no other */
 
@@ -18,6 +19,20 @@ static void on_request(struct http_request *request) {
 
 static bool on_gone(struct http_request *request) {
     return waits_forget(served, request);
+}
+
+static void on_notify(const char *channel) {
+    if (strcmp(channel, "durable_ended") == 0) {
+        waits_hint(served);
+    } else {
+        keys_forget(served);
+    }
+}
+
+/* Notifications may have been missed. */
+static void on_up(void) {
+    keys_forget(served);
+    commits_on_up(served);
 }
 
 dj_status api_open(struct api *api, const struct api_settings *settings) {
@@ -40,5 +55,6 @@ dj_status api_open(struct api *api, const struct api_settings *settings) {
     api->allow_private = settings->allow_private;
     DJ_TRY(http_client_new(api->base, &api->http_client));
     waits_open(api);
+    database_on_notify(api->database, on_notify, on_up);
     return DJ_OK;
 }

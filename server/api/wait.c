@@ -1,6 +1,7 @@
 /* Those who wait: for a run's result, or for what comes in its timeline. None of them holds a
  * connection of the database: a tick, four times a second while there is anybody, asks for all of
- * them at once. */
+ * them at once. That some run has ended is notified while anybody waits for a result, and is a
+ * reason to look at once; but where others' runs end all the time, only now and then. */
 #include "server/api/api.h"
 
 #include "common/auto.h"
@@ -16,6 +17,7 @@
 #define TICK_MS 250
 #define TICK_MS_MIN 2 /* after a new one came: it may be a short one */
 #define WAIT_MS_MAX 600000
+#define VAIN_LOOKS_MAX 4 /* for a notification, in a row, before ticks alone have to do */
 #define RESULTS_A_TICK 1000
 #define STREAMS_A_TICK 64
 #define STREAM_QUIET_MS 15000
@@ -41,7 +43,8 @@ struct waits {
     struct list results, streams;
     int64_t tick_ms; /* doubles with each look, until somebody new waits */
     uint64_t number;
-    bool asking_results, asking_streams;
+    int vain_looks;
+    bool asking_results, asking_streams, hinted;
 };
 
 static int64_t now_ms(void) {
@@ -60,6 +63,7 @@ static void tick_later(struct waits *waits) {
 
 /* Somebody new waits: look soon. */
 static void tick_soon(struct waits *waits) {
+    waits->vain_looks = 0;
     waits->tick_ms = TICK_MS_MIN;
     (void)event_del(waits->tick);
     tick_later(waits);
@@ -155,6 +159,12 @@ static void on_ended(void *context, const struct work_end *end) {
     struct waits *waits = context;
     struct uuid id;
     waits->asking_results = false;
+    if (end->status == DJ_OK && PQntuples(end->rows) > 0) {
+        waits->vain_looks = 0;
+    } else if (waits->hinted) {
+        waits->vain_looks++;
+    }
+    waits->hinted = false;
     for (int row = 0; end->status == DJ_OK && row < PQntuples(end->rows); row++) {
         if (rows_uuid(end->rows, row, 0, &id) != DJ_OK) {
             continue;
@@ -206,6 +216,16 @@ static void ask_results(struct waits *waits) {
     params_array_end(work_params(work));
     waits->asking_results = true;
     database_send(waits->api->database, work, on_ended, waits);
+}
+
+/* Some run has ended. */
+void waits_hint(struct api *api) {
+    struct waits *waits = api->waits;
+    if (!waits->asking_results && !list_is_empty(&waits->results) &&
+        waits->vain_looks < VAIN_LOOKS_MAX) {
+        waits->hinted = true;
+        ask_results(waits);
+    }
 }
 
 /* Which streams a call was for. */

@@ -297,7 +297,8 @@ bool database_is_up(const struct database *given) {
     return true;
 }
 
-void database_on_notify(struct database *given, void (*on_notify)(void), void (*on_up)(void)) {
+void database_on_notify(struct database *given, void (*on_notify)(const char *channel),
+                        void (*on_up)(void)) {
     (void)on_notify;
     given->on_up = on_up;
 }

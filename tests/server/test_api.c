@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *url;
@@ -380,6 +381,36 @@ static void a_run_is_steered(void **state) {
     REFUSED(501, "not_implemented", "fork");
 }
 
+/* The ticks of who has waited for 300 ms are 250 ms apart: without the notification of the end the
+ * answer comes about 200 ms later. */
+static void who_waits_for_a_result_hears_of_it_at_once(void **state) {
+    char request[512];
+    struct timespec before, after;
+    (void)state;
+    for (int tries = 0; tries < 3; tries++) {
+        const char *id = started(admin, "{\"job\":\"nobody\"}");
+        int fd = http_connect();
+        int length = snprintf(request, sizeof request,
+                              "GET /v1/runs/%s/result?wait=10s HTTP/1.1\r\nHost: "
+                              "x\r\nAuthorization: Bearer %s\r\n\r\n",
+                              id, admin);
+        http_say(fd, request, (size_t)length);
+        sleep_ms(300);
+        (void)clock_gettime(CLOCK_MONOTONIC, &before);
+        sql(conn, "select durable.cancel('%s')", id);
+        http_hear(fd, &answer);
+        (void)clock_gettime(CLOCK_MONOTONIC, &after);
+        assert_status(&answer, 200);
+        assert_field(&answer, "/status", "cancelled");
+        (void)close(fd);
+        if ((after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000 <
+            100) {
+            return;
+        }
+    }
+    fail_msg("the answer came late three times");
+}
+
 static void runs_are_listed_page_by_page(void **state) {
     char path[256];
     (void)state;
@@ -642,6 +673,7 @@ int main(void) {
         cmocka_unit_test(one_bad_start_harms_nobody_that_came_with_it),
         cmocka_unit_test(a_run_is_shown_from_all_sides),
         cmocka_unit_test(a_run_is_steered),
+        cmocka_unit_test(who_waits_for_a_result_hears_of_it_at_once),
         cmocka_unit_test(runs_are_listed_page_by_page),
         cmocka_unit_test(queues_are_set_paused_and_resumed),
         cmocka_unit_test(state_is_kept_counted_and_locked),
