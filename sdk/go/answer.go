@@ -20,20 +20,28 @@ func (c *call) end() {
 	case c.ending:
 		c.finish("continue", "", "")
 	case len(c.wanted) > 0:
-		first := c.wanted[0]
-		for _, w := range c.wanted {
-			if w.first {
-				first = w
-				break
-			}
-		}
-		c.finish("suspended", "", first.text)
+		c.finish("suspended", "", c.suspending())
 	default:
 		if c.mismatch = c.replay.left(false); c.mismatch == nil {
 			c.fatal = misuseOf("stuck", "the handler waits for nothing that could come")
 		}
 		c.end()
 	}
+}
+
+// suspending is the ops that suspend the run now. Of very many, or very large ones, the last are asked for in a later call.
+func (c *call) suspending() string {
+	var texts []string
+	bytes := 0
+	for _, w := range c.wanted {
+		if w.alone {
+			return w.text
+		}
+		if bytes += len(w.text); len(texts) == 0 || len(texts) < branchesMax && bytes <= branchesBytesMax {
+			texts = append(texts, w.text)
+		}
+	}
+	return strings.Join(texts, ",")
 }
 
 func (c *call) endHandler() {
