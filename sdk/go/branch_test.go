@@ -72,10 +72,12 @@ func TestStepsAreDoneBeforeTheRunIsSuspended(t *testing.T) {
 
 func TestATryOfAStepGoesAlone(t *testing.T) {
 	f := newFleet(t, func(ctx context.Context, job JobContext) (any, error) {
-		return nil, job.Step.Parallel(ctx, sleeping("nap"),
+		return nil, job.Step.Parallel(ctx, sleeping("nap"), stepping("other", returns(1)),
 			stepping("work", fails(errors.New("no")), &StepOptions{MaxAttempts: 2}), waiting("go"))
 	})
 	f.suspendedTogether(f.call(), "step_retry work")
+	f.noCommit, f.steps, f.tries = true, nil, map[string]int{}
+	f.suspendedTogether(f.call(), "step other", "step_retry work")
 }
 
 func TestOfVeryManyTheLastAreAskedForLater(t *testing.T) {
