@@ -58,7 +58,7 @@ static void each_flaw_is_named(void **state) {
         { "first", "\nFAIL  signature-second " },
         { "first", "\nFAIL  signature-unknown " },
         { "forgets", "\nFAIL  replay  " },
-        { "skips", "\nFAIL  forgotten               expected ops to be 1, [ { \"op\": \"step\"" },
+        { "skips", "\nFAIL  forgotten               expected the answer.result 42; found 40\n" },
         { "raw:{\"protocol\":1,\"ops\":[{\"op\":\"sleep\"},{\"op\":\"step\"}],\"status\":"
           "\"suspended\"}",
           "\nFAIL  steps                   expected an op that suspends to be the last one; found "
