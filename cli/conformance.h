@@ -46,7 +46,8 @@ struct conformance_case {
     const char *remembered; /* at the first call; NULL: nothing */
     const char *ops;        /* those of all calls, in order; NULL: not looked at */
     const char *notes; /* log and progress, which have no place among them; NULL: not looked at */
-    const char *gives; /* what ops come to that have a result or suspend, in order */
+    const char *gives; /* what ops come to that have a result or suspend, in order; with a name:
+                          as soon as the op of that name has been asked for */
     const char *ref;   /* what GET commit.url?ref= is answered with */
     const char *failures; /* the errors of attempts before the last one */
     const char *end;      /* the last answer; NULL: not looked at */
@@ -60,7 +61,8 @@ struct conformance_case {
     enum commit_fault fault;
     int fault_at;     /* which commit, from 1 */
     bool answers_too; /* played a second time with commit null */
-    bool any_order;   /* ops are compared sorted by their names */
+    bool any_order;   /* ops are compared sorted by their names; of one that is asked for again in
+                         a later call, unchanged, the first time counts, as always */
     bool heartbeat;   /* one is said within 5 s */
 };
 

@@ -9,6 +9,11 @@
 #define WAIT_OP                                                                                    \
     "[{'op':'wait_event','name':'conformance.go','event':'conformance.go','correlationKey':'k-1'," \
     "'timeout':'?duration 24h','onTimeout':'continue'}]"
+#define KID(n) "{'op':'child','name':'c" #n "','job':'conformance.echo','payload':{'n':" #n "}}"
+#define RACE                                                                                       \
+    "{'op':'wait_event','name':'conformance.go','event':'conformance.go','timeout':null},"         \
+    "{'op':'sleep','name':'sleep','duration':'?duration 1h'}"
+#define STEP_AFTER(result) "{'op':'step','name':'after','result':'" result "'}"
 #define RETRY(tries)                                                                               \
     "{'op':'step_retry','name':'flaky','tries':" #tries ",'error':{'message':'flaky " #tries       \
     "'},'backoff':{'initial':'?duration 2s'}}"
@@ -149,6 +154,32 @@ const struct conformance_case conformance_cases[] = {
       .ref = "{'error':{'name':'Error','message':'far away'}}",
       .ops = "[{'op':'step','name':'good','result':'far away'}]",
       .end = "{'status':'completed','result':'far away'}" },
+    { .name = "forgotten",
+      .says = "an entry with neither result nor error is done again in its place",
+      .job = "conformance.steps",
+      .remembered = "[{'name':'a','kind':'step','result':10},{'name':'b','kind':'step'},"
+                    "{'name':'c','kind':'step','result':30}]",
+      .ops = "[" STEP_B "]",
+      .end = "{'status':'completed','result':42}",
+      .answers_too = true },
+    { .name = "forgotten-error",
+      .says = "what fails again in its place is committed if the handler goes on",
+      .job = "conformance.caught",
+      .remembered =
+          "[{'name':'bad','kind':'step'},{'name':'good','kind':'step','result':'of yore'}]",
+      .ops = "[{'op':'step','name':'bad','error':{'message':'bad'}}]",
+      .end = "{'status':'completed','result':'of yore'}",
+      .answers_too = true },
+    { .name = "forgotten-child",
+      .says = "a child that failed is started again in its place",
+      .job = "conformance.children",
+      .remembered = "[{'name':'c3','kind':'child','result':30},{'name':'c2','kind':'child'},"
+                    "{'name':'c1','kind':'child','result':10}]",
+      .ops = "[" KID(2) "]",
+      .gives = "[{'result':20}]",
+      .end = "{'status':'completed','result':[10,20,30]}",
+      .calls_min = 2,
+      .answers_too = true },
     { .name = "repeat-names",
       .says = "a name that is used again becomes name#2, name#3",
       .job = "conformance.repeat-names",
@@ -273,6 +304,33 @@ const struct conformance_case conformance_cases[] = {
           "[{'op':'child','name':'conformance.echo','job':'conformance.echo','payload':{'n':7}}]",
       .gives = "[{'error':{'name':'Error','message':'the child failed'}}]",
       .end = "{'status':'completed','result':{'error':'the child failed'}}" },
+    { .name = "children",
+      .says = "of children side by side each gives its result, in whatever order they end",
+      .job = "conformance.children",
+      .ops = "[" KID(1) "," KID(2) "," KID(3) "]",
+      .gives = "[{'name':'c2','result':20},{'name':'c3','result':30},{'name':'c1','result':10}]",
+      .end = "{'status':'completed','result':[10,20,30]}",
+      .calls_min = 4,
+      .any_order = true,
+      .answers_too = true },
+    { .name = "race-event",
+      .says = "of a wait and a sleep the event is first, and the sleep is left behind",
+      .job = "conformance.race",
+      .ops = "[" STEP_AFTER("event") "," RACE "]",
+      .gives = "[{'name':'conformance.go','result':{'timedOut':false,"
+               "'id':'0190e0b2-0000-7000-8000-000000000001','name':'conformance.go',"
+               "'correlationKey':null,'payload':1,'receivedAt':'2026-05-06T09:00:00.000000Z'}}]",
+      .end = "{'status':'completed','result':'event'}",
+      .any_order = true,
+      .answers_too = true },
+    { .name = "race-sleep",
+      .says = "of a wait and a sleep the sleep is first, and the wait is left behind",
+      .job = "conformance.race",
+      .ops = "[" STEP_AFTER("sleep") "," RACE "]",
+      .gives = "[{'name':'sleep','result':null}]",
+      .end = "{'status':'completed','result':'sleep'}",
+      .any_order = true,
+      .answers_too = true },
     { .name = "send-event",
       .says = "an event is sent, and its id is given",
       .job = "conformance.send-event",

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #define HEARTBEAT_MS_MAX 5500
+#define WAITS " wait_event wait_any sleep child "
 
 int64_t monotonic_ms(void) {
     struct timespec now;
@@ -39,6 +40,7 @@ void play_init(struct play *play, const struct conformance_case *one, bool answe
                            .notes = json_object_new_array(),
                            .gives = pattern_read(one->gives ? one->gives : "[]"),
                            .failures = json_object_new_array(),
+                           .suspended = json_object_new_array(),
                            .heartbeat_ms = -1 };
 }
 
@@ -49,19 +51,27 @@ void play_done(struct play *play) {
     json_object_put(play->notes);
     json_object_put(play->gives);
     json_object_put(play->failures);
+    json_object_put(play->suspended);
     free(TAKE(play->again));
 }
 
 /* What a run remembers. */
 
-static json_object *memory_of(const struct play *play, const char *name) {
-    for (size_t i = 0; i < json_object_array_length(play->steps); i++) {
-        json_object *entry = json_object_array_get_idx(play->steps, i);
+static json_object *by_its_name(json_object *list, const char *name) {
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        json_object *entry = json_object_array_get_idx(list, i);
         if (strcmp(field(entry, "name"), name) == 0) {
             return entry;
         }
     }
     return NULL;
+}
+
+/* Is this what a retry leaves of an error: a place, in which it is to be done again? */
+static bool is_forgotten(json_object *entry) {
+    return !json_object_object_get_ex(entry, "result", NULL) &&
+           !json_object_object_get_ex(entry, "error", NULL) &&
+           !json_object_object_get_ex(entry, "ref", NULL);
 }
 
 static void copy_outcome(json_object *from, json_object *to) {
@@ -71,18 +81,32 @@ static void copy_outcome(json_object *from, json_object *to) {
 
 /* Remembers `of`'s result or error under the op's name. */
 static void remember(struct play *play, json_object *op, const char *kind, json_object *of) {
-    json_object *entry = json_object_new_object();
+    json_object *entry = by_its_name(play->steps, field(op, "name"));
+    if (entry != NULL && is_forgotten(entry)) {
+        copy_outcome(of, entry);
+        return;
+    }
+    entry = json_object_new_object();
     json_object_object_add(entry, "name", json_object_new_string(field(op, "name")));
     json_object_object_add(entry, "kind", json_object_new_string(kind));
     copy_outcome(of, entry);
     (void)json_object_array_add(play->steps, entry);
 }
 
-/* The next of what the case gives; NULL: no more. */
-static json_object *next_given(struct play *play) {
-    return play->given < json_object_array_length(play->gives)
-               ? json_object_array_get_idx(play->gives, play->given++)
-               : NULL;
+/* The next of what the case gives to one of `ops`, and to which; NULL: nothing. Yours; *ret_op is
+ * lent. */
+static json_object *next_given(struct play *play, json_object *ops, json_object **ret_op) {
+    for (size_t i = 0; i < json_object_array_length(play->gives); i++) {
+        json_object *given = json_object_array_get_idx(play->gives, i);
+        const char *name = field(given, "name");
+        *ret_op = name[0] == '\0' ? json_object_array_get_idx(ops, 0) : by_its_name(ops, name);
+        if (*ret_op != NULL) {
+            (void)json_object_get(given);
+            (void)json_object_array_del_idx(play->gives, i, 1);
+            return given;
+        }
+    }
+    return NULL;
 }
 
 static bool is_one_of(const char *name, const char *names) {
@@ -100,7 +124,10 @@ static json_object *own_id(const struct play *play) {
 
 /* The ops that have a result at once: {"result": …} or {"error": …}, as the case gives it. */
 static json_object *give_result(struct play *play, json_object *op, const char *kind) {
-    json_object *given = next_given(play), *result = json_object_new_object();
+    json_object *result = json_object_new_object(), *of;
+    AUTO(json) json_object *ops = json_object_new_array();
+    (void)json_object_array_add(ops, json_object_get(op));
+    AUTO(json) json_object *given = next_given(play, ops, &of);
     if (given == NULL) {
         verdict_fail(play->verdict, "no such op any more", "%s %s", kind, field(op, "name"));
         return result;
@@ -114,6 +141,23 @@ static json_object *give_result(struct play *play, json_object *op, const char *
     return result;
 }
 
+/* Several waits, sleeps and children may suspend a run at once; nothing else comes behind an op
+ * that suspends. */
+static void suspend(struct play *play, json_object *op) {
+    json_object *first = json_object_array_get_idx(play->suspended, 0);
+    if (first != NULL && !is_one_of(field(first, "op"), WAITS)) {
+        verdict_fail(play->verdict, "an op that suspends to be the last one", "%s %s behind it",
+                     field(op, "op"), field(op, "name"));
+        return;
+    }
+    (void)json_object_array_add(play->suspended, json_object_get(op));
+}
+
+static bool is_asked_again(const struct play *play, json_object *op) {
+    json_object *before = by_its_name(play->ops, field(op, "name"));
+    return is_one_of(field(op, "op"), WAITS) && before != NULL && json_object_equal(before, op);
+}
+
 /* Does one op; answers what its entry in `results` is. */
 static json_object *op_do(struct play *play, json_object *op) {
     const char *kind = field(op, "op"), *name = field(op, "name");
@@ -121,27 +165,29 @@ static json_object *op_do(struct play *play, json_object *op) {
         (void)json_object_array_add(play->notes, json_object_get(op));
         return json_object_new_object();
     }
-    if (play->suspended != NULL) {
+    if (json_object_array_length(play->suspended) > 0 && !is_one_of(kind, WAITS)) {
         verdict_fail(play->verdict, "an op that suspends to be the last one", "%s %s behind it",
                      kind, name);
         return json_object_new_object();
     }
     bool acts = is_one_of(kind, " step state send_event ");
-    json_object *known = acts ? memory_of(play, name) : NULL;
-    if (known != NULL) { /* said again: its result comes again */
+    json_object *known = acts ? by_its_name(play->steps, name) : NULL;
+    if (known != NULL && !is_forgotten(known)) { /* said again: its result comes again */
         json_object *result = json_object_new_object();
         if (strcmp(kind, "step") != 0) {
             copy_outcome(known, result);
         }
         return result;
     }
-    (void)json_object_array_add(play->ops, json_object_get(op));
+    if (!is_asked_again(play, op)) {
+        (void)json_object_array_add(play->ops, json_object_get(op));
+    }
     if (strcmp(kind, "step") == 0) {
         remember(play, op, "step", op);
     } else if (acts) {
         return give_result(play, op, kind);
-    } else if (is_one_of(kind, " wait_event wait_any sleep child step_retry park ")) {
-        play->suspended = op;
+    } else if (is_one_of(kind, WAITS) || is_one_of(kind, " step_retry park ")) {
+        suspend(play, op);
     } else {
         verdict_fail(play->verdict, "an op of the protocol", "op '%.40s'", kind);
     }
@@ -155,18 +201,21 @@ static void ops_do(struct play *play, json_object *ops, json_object *results) {
     }
 }
 
-/* The suspension is over: true, if the case says what it comes to. */
+/* The first that the run waits for is over: true, if the case says what it comes to. */
 static bool resume(struct play *play) {
-    json_object *op = play->suspended;
-    const char *kind = field(op, "op");
-    play->suspended = NULL;
-    if (strcmp(kind, "step_retry") == 0) {
+    AUTO(json) json_object *suspended = TAKE(play->suspended);
+    json_object *op = json_object_array_get_idx(suspended, 0);
+    play->suspended = json_object_new_array();
+    if (strcmp(field(op, "op"), "step_retry") == 0) {
         json_object_object_add(play->tries, field(op, "name"), copy_of(op, "tries"));
         return true;
     }
-    json_object *given = strcmp(kind, "park") == 0 ? NULL : next_given(play);
+    if (strcmp(field(op, "op"), "park") == 0) {
+        return false;
+    }
+    AUTO(json) json_object *given = next_given(play, suspended, &op);
     if (given != NULL) {
-        remember(play, op, kind, given);
+        remember(play, op, field(op, "op"), given);
     }
     return given != NULL;
 }
@@ -235,7 +284,7 @@ void play_answer(struct play *play, json_object *answer, bool *ret_more) {
     size_t before = json_object_array_length(play->ops);
     ops_do(play, ops, results);
     bool suspended = strcmp(status, "suspended") == 0;
-    if (suspended != (play->suspended != NULL)) {
+    if (suspended != (json_object_array_length(play->suspended) > 0)) {
         verdict_fail(play->verdict,
                      suspended ? "an op that suspends, before status suspended"
                                : "status suspended, after an op that suspends",

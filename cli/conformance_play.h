@@ -11,9 +11,8 @@ struct play {
     bool answering;
     char run_id[40], token[64];
     int attempt, calls, commits, refs_read;
-    size_t given;
     json_object *steps, *tries, *ops, *notes, *gives, *failures;
-    json_object *suspended; /* lent by ops */
+    json_object *suspended; /* the ops of this call that suspend */
     char *again;            /* the body that has to be said again */
     bool over;              /* lease lost, cancelled, or refused: no more ops may come */
     int64_t called_ms, heartbeat_ms;

@@ -17,23 +17,40 @@ func (c *call) end() {
 		c.fail(c.misuse)
 	case c.ended != nil:
 		c.endHandler()
+	case c.alone() != "":
+		c.finish("suspended", "", c.alone())
 	case c.ending:
 		c.finish("continue", "", "")
 	case len(c.wanted) > 0:
-		first := c.wanted[0]
-		for _, w := range c.wanted {
-			if w.first {
-				first = w
-				break
-			}
-		}
-		c.finish("suspended", "", first.text)
+		c.finish("suspended", "", c.suspending())
 	default:
 		if c.mismatch = c.replay.left(false); c.mismatch == nil {
 			c.fatal = misuseOf("stuck", "the handler waits for nothing that could come")
 		}
 		c.end()
 	}
+}
+
+// alone is the op that suspends the run without others; "": none does.
+func (c *call) alone() string {
+	for _, w := range c.wanted {
+		if w.alone {
+			return w.text
+		}
+	}
+	return ""
+}
+
+// suspending is the ops that suspend the run now. Of very many, or very large ones, the last are asked for in a later call.
+func (c *call) suspending() string {
+	var texts []string
+	bytes := 0
+	for _, w := range c.wanted {
+		if bytes += len(w.text); len(texts) == 0 || len(texts) < branchesMax && bytes <= branchesBytesMax {
+			texts = append(texts, w.text)
+		}
+	}
+	return strings.Join(texts, ",")
 }
 
 func (c *call) endHandler() {

@@ -9,21 +9,24 @@ import (
 
 // The goroutines of a handler, and how their durable calls wait. See the head of call.go.
 
-// branch is a line of the handler's: itself, or one of Step.Parallel.
+// branch is a line of the handler's: itself, or one of Step.Parallel or Step.Race.
 type branch struct {
 	call   *call
 	parent *branch
 	group  *group
+	place  int // in its group
 	turn   chan struct{}
 	in     string // the durable call that it is in, as an error names it
 	ask    *ask
 }
 
-// group is the branches of one Step.Parallel.
+// group is the branches of one Step.Parallel or Step.Race.
 type group struct {
+	race    bool
 	live    int
+	first   int // the place of the branch that stopped it
 	err     error
-	stopped bool // one has failed: the others begin nothing more
+	stopped bool // one has failed, or won: the others begin nothing more
 }
 
 func (b *branch) stopped() bool {
@@ -45,7 +48,7 @@ func (b *branch) above(other *branch) bool {
 	return false
 }
 
-// branchRun is the goroutine of a branch: the handler's, or one of Parallel's functions.
+// branchRun is the goroutine of a branch: the handler's, or one of the functions of Parallel or Race.
 func (c *call) branchRun(b *branch, fn func() (any, error)) {
 	var end outcome
 	returned := false
@@ -75,7 +78,7 @@ func (c *call) branchEnded(b *branch, end outcome) {
 	}
 	if b.in != "" && !b.left() {
 		c.misused(misuseOf("step_not_awaited", "the handler did not wait for %s, which runs in a goroutine of its own; "+
-			"to do several things at a time, use Step.Parallel", b.in))
+			"to do several things at a time, use Step.Parallel or Step.Race", b.in))
 	}
 	if b.group == nil {
 		c.ended = &end
@@ -85,12 +88,12 @@ func (c *call) branchEnded(b *branch, end outcome) {
 			end.err = nil
 		}
 		g := b.group
-		if end.err != nil && g.err == nil {
-			g.err, g.stopped = end.err, true
+		if !g.stopped && !b.left() && (end.err != nil || g.race) {
+			g.err, g.first, g.stopped = end.err, b.place, true
 			c.stop(g)
 		}
 		if g.live--; g.live == 0 {
-			c.groupEnded(b.parent)
+			c.groupEnded(g, b.parent)
 		}
 	}
 	c.yield(b)
@@ -103,10 +106,13 @@ var leaving = &ask{}
 
 // groupEnded lets the branch go on that waits for its group. Where that hears of an error which is not committed, this
 // waits until all that is committed has been given: then the error is the next to be committed, and a replay comes to it
-// at the same time.
-func (c *call) groupEnded(parent *branch) {
+// at the same time. Where the error is of what was done again in its place, the replay goes on behind it.
+func (c *call) groupEnded(g *group, parent *branch) {
+	if g.race {
+		c.races--
+	}
 	for _, one := range c.caught {
-		if one.branch == parent {
+		if one.branch == parent && !c.replay.ahead() {
 			c.failed = append(c.failed, delivery{to: parent.ask})
 			return
 		}
@@ -232,15 +238,15 @@ func (b *branch) await(a *ask) {
 	}
 }
 
-// parallel runs functions as branches, and waits for all.
-func (b *branch) parallel(ctx context.Context, fns []func(context.Context, JobContext) error) error {
+// sideBySide runs functions as branches, and waits until all have ended: by themselves, or told to leave.
+func (b *branch) sideBySide(ctx context.Context, what string, g *group, fns []func(context.Context, JobContext) error) error {
 	c := b.call
 	c.mu.Lock()
 	if c.over || c.ended != nil || b.left() {
 		c.mu.Unlock()
 		runtime.Goexit()
 	}
-	if err := c.refuse(ctx, b, "parallel", "Step.Parallel"); err != nil {
+	if err := c.refuse(ctx, b, "branches", what); err != nil {
 		c.misused(err)
 		c.mu.Unlock()
 		return err
@@ -249,11 +255,14 @@ func (b *branch) parallel(ctx context.Context, fns []func(context.Context, JobCo
 		c.mu.Unlock()
 		return nil
 	}
-	g := &group{live: len(fns)}
+	g.live = len(fns)
+	if g.race {
+		c.races++
+	}
 	a := &ask{branch: b, settled: true}
-	b.in, b.ask = "Step.Parallel", a
-	for _, fn := range fns {
-		fn, child := fn, &branch{call: c, parent: b, group: g, turn: make(chan struct{}, 1)}
+	b.in, b.ask = what, a
+	for i, fn := range fns {
+		fn, child := fn, &branch{call: c, parent: b, group: g, place: i, turn: make(chan struct{}, 1)}
 		c.live++
 		c.ready = append(c.ready, child)
 		go c.branchRun(child, func() (any, error) { return nil, fn(ctx, child.context()) })
@@ -270,5 +279,5 @@ func (b *branch) parallel(ctx context.Context, fns []func(context.Context, JobCo
 	if leave {
 		runtime.Goexit()
 	}
-	return g.err
+	return nil
 }

@@ -28,6 +28,9 @@ import (
 // the step is done again in the next. If the branch that got it goes on instead, it has dealt with it: then the error
 // is committed before what comes next, since a replay has to take the same way. See `caught`.
 //
+// Waits, sleeps and children go together, once nothing else goes on: the run goes on with the first of them that is
+// over, and its handler asks for the rest again. What a handler leaves behind of them (Step.Race) is never said.
+//
 // call.mu guards all of it, and is taken before a commitLine's.
 
 type callRequest struct {
@@ -111,6 +114,7 @@ type call struct {
 	failed    []delivery // uncommitted errors: given when nothing is under way to be committed
 	underWay  int        // named ops that wait for their commit
 	caught    []caughtError
+	races     int // groups of Step.Race under way
 	wanted    []wanted
 	pending   []op
 	sent      []op
@@ -134,13 +138,15 @@ type outcome struct {
 type wanted struct {
 	of    *ask
 	text  string
-	first bool // before others that want to
+	alone bool // not together with others, and before them
 }
 
 const (
-	lazyOpsMax     = 100
-	lazyOpsKeptMax = 1000
-	answerBytesMax = 4 * 1024 * 1024
+	branchesMax      = 500 // that may suspend a run at once
+	branchesBytesMax = 2 * 1024 * 1024
+	lazyOpsMax       = 100
+	lazyOpsKeptMax   = 1000
+	answerBytesMax   = 4 * 1024 * 1024
 )
 
 func newCall(request *callRequest, job *registeredJob, lines *commitLines, s *settings) *call {
@@ -236,13 +242,12 @@ func (c *call) give() bool {
 	if a, entry := c.replay.next(); a != nil {
 		if entry.Ref != "" {
 			c.load(entry)
-			return true
-		}
-		c.replay.passed()
-		if entry.Error != nil {
-			c.deliver(delivery{to: a, err: errorOf(entry.Error, a.name)})
+		} else if entry.forgotten() {
+			c.replay.again = a
+			c.begin(a)
 		} else {
-			c.deliver(delivery{to: a, result: orNull(entry.Result)})
+			c.replay.passed()
+			c.deliver(outcomeOf(a, entry))
 		}
 		return true
 	}
@@ -252,7 +257,8 @@ func (c *call) give() bool {
 		c.deliver(one)
 		return true
 	}
-	if len(c.failed) > 0 && c.underWay == 0 {
+	// What else goes on in a race comes before an error that is not committed, here as in a replay.
+	if len(c.failed) > 0 && c.underWay == 0 && (c.races == 0 || c.busy == 0) {
 		one := c.failed[0]
 		c.failed = c.failed[1:]
 		c.deliver(one)
@@ -260,10 +266,7 @@ func (c *call) give() bool {
 	}
 	if held := c.replay.begin(); len(held) > 0 {
 		for _, a := range held {
-			// What it came from has gone on too, to Step.Parallel. What other branches of that have ended with is not
-			// among it: then this one would not begin anything.
-			c.caughtKeep(func(of *branch) bool { return of.above(a.branch) })
-			a.begin(a)
+			c.begin(a)
 		}
 		return true
 	}
@@ -282,7 +285,25 @@ func (c *call) takeUp() bool {
 	return true
 }
 
+// begin does what is new, or has to be done again.
+func (c *call) begin(a *ask) {
+	// What its branch came from has gone on too, to Step.Parallel. What other branches of that have ended with is not among
+	// it: then this one would not begin anything.
+	c.caughtKeep(func(of *branch) bool { return of.above(a.branch) })
+	a.begin(a)
+}
+
+func outcomeOf(a *ask, entry *remembered) delivery {
+	if entry.Error != nil {
+		return delivery{to: a, err: errorOf(entry.Error, a.name)}
+	}
+	return delivery{to: a, result: entry.Result}
+}
+
 func (c *call) deliver(d delivery) {
+	if d.to == c.replay.again {
+		c.replay.passed()
+	}
 	d.to.result, d.to.err, d.to.settled = d.result, d.err, true
 	c.ready = append(c.ready, d.to.branch)
 }
@@ -317,8 +338,9 @@ func (c *call) pushLazy(o op) {
 	}
 }
 
-func (c *call) suspend(of *ask, text string, first bool) {
-	c.wanted = append(c.wanted, wanted{of, text, first})
+// suspend says an op that suspends the run, once nothing else goes on.
+func (c *call) suspend(of *ask, text string, alone bool) {
+	c.wanted = append(c.wanted, wanted{of, text, alone})
 }
 
 // load reads an entry that did not fit into the call.
@@ -341,7 +363,7 @@ func (c *call) load(entry *remembered) {
 				c.fatal = err
 			}
 		} else {
-			entry.Ref, entry.Result, entry.Error = "", value.Result, value.Error
+			entry.Ref, entry.Result, entry.Error = "", orNull(value.Result), value.Error
 		}
 		c.pump()
 	}()

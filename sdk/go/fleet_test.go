@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strconv"
 	"sync"
 	"testing"
@@ -59,17 +60,42 @@ func newFleet(t *testing.T, handler Handler, options ...*JobOptions) *fleet {
 	return f
 }
 
+// remember keeps an outcome: nil, null, or what a step gave; where a retry has forgotten it, in its place.
 func (f *fleet) remember(name, kind string, outcome map[string]any) {
-	for _, step := range f.steps {
-		if step["name"] == name {
-			return
-		}
-	}
 	entry := map[string]any{"name": name, "kind": kind}
 	for key, value := range outcome {
 		entry[key] = value
 	}
+	if outcome == nil {
+		entry["result"] = nil
+	}
+	for place, step := range f.steps {
+		if step["name"] == name {
+			if isForgotten(step) {
+				f.steps[place] = entry
+			}
+			return
+		}
+	}
 	f.steps = append(f.steps, entry)
+}
+
+func isForgotten(step map[string]any) bool {
+	_, result := step["result"]
+	_, failed := step["error"]
+	_, ref := step["ref"]
+	return !result && !failed && !ref
+}
+
+// retry forgets the errors that the run remembers, as durable.retry does.
+func (f *fleet) retry() (forgotten int) {
+	for _, step := range f.steps {
+		if _, failed := step["error"]; failed {
+			delete(step, "error")
+			forgotten++
+		}
+	}
+	return forgotten
 }
 
 // apply commits one op, and gives its result.
@@ -77,7 +103,7 @@ func (f *fleet) apply(o map[string]any) any {
 	kind, name := o["op"].(string), fmt.Sprint(o["name"])
 	f.ops = append(f.ops, kind+" "+name)
 	for _, step := range f.steps { // said again
-		if step["name"] == name && kind != "log" {
+		if step["name"] == name && kind != "log" && !isForgotten(step) {
 			if kind == "step" {
 				return map[string]any{}
 			}
@@ -261,4 +287,16 @@ func (f *fleet) suspendedBy(answer answerOf, op string) map[string]any {
 		f.t.Fatalf("%s %v %+v; suspended by %s is right", answer.Status, answer.Ops, answer.Error, op)
 	}
 	return answer.Ops[len(answer.Ops)-1]
+}
+
+// suspendedTogether: by these ops, in this order.
+func (f *fleet) suspendedTogether(answer answerOf, want ...string) {
+	f.t.Helper()
+	var found []string
+	for _, o := range answer.Ops {
+		found = append(found, fmt.Sprint(o["op"], " ", o["name"]))
+	}
+	if answer.Status != "suspended" || !reflect.DeepEqual(found, want) {
+		f.t.Fatalf("%s %v %+v; suspended by %v is right", answer.Status, found, answer.Error, want)
+	}
 }

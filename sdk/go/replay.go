@@ -18,6 +18,9 @@ import (
 // round: where every branch waits and none has asked for the entry at the cursor, this is other code than began the
 // run, and the run is parked. No time has to pass to see that.
 //
+// An entry with neither a result nor an error is one that a retry of the run has forgotten. It is done again in its
+// place: the cursor stays until that is over.
+//
 // A patch is remembered as a step `patched:NAME`. The cursor passes over patches, so that a call of Patched can be
 // taken out again once no run needs it.
 
@@ -29,6 +32,8 @@ type remembered struct {
 	Error  *wireError      `json:"error"`
 	Ref    string          `json:"ref"`
 }
+
+func (e *remembered) forgotten() bool { return e.Ref == "" && e.Result == nil && e.Error == nil }
 
 // mismatch says where the code differs from the one that began the run.
 type mismatch struct {
@@ -47,6 +52,7 @@ type replay struct {
 	held    []*ask // asked for, new, not begun
 	cursor  int
 	loading bool // the entry at the cursor is on its way
+	again   *ask // does again what the entry at the cursor has forgotten
 }
 
 const patchPrefix = "patched:"
@@ -89,14 +95,15 @@ func (r *replay) ask(a *ask) *mismatch {
 
 // next is the entry at the cursor with who asked for it; nil: nobody, or there is none.
 func (r *replay) next() (*ask, *remembered) {
-	if !r.ahead() || r.loading || r.asked[r.cursor] == nil {
+	if !r.ahead() || r.loading || r.again != nil || r.asked[r.cursor] == nil {
 		return nil, nil
 	}
 	return r.asked[r.cursor], &r.entries[r.cursor]
 }
 
-// passed: the entry at the cursor was given back.
+// passed: the entry at the cursor was given back, or done again.
 func (r *replay) passed() {
+	r.again = nil
 	delete(r.asked, r.cursor)
 	r.cursor++
 	r.skipPatches()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -106,15 +107,17 @@ func TestAHandlerThatFailsHalfWayIsNotParked(t *testing.T) {
 // Branches that use the same names, in calls that end anywhere: each gets back what was its own, and nothing is done
 // again that was committed.
 func TestBranchesGetTheirOwnBack(t *testing.T) {
-	for seed := int64(1); seed <= 15; seed++ {
+	total := 0
+	for seed := int64(1); seed <= 24; seed++ {
 		random := rand.New(rand.NewSource(seed))
 		plan := [3][5]int{}
 		for i := range plan {
 			for j := range plan[i] {
-				plan[i][j] = random.Intn(5)
+				plan[i][j] = random.Intn(7)
 			}
 		}
 		var delays int64 = seed
+		var winners sync.Map
 		branch := func(i int) func(context.Context, JobContext) error {
 			return func(ctx context.Context, job JobContext) error {
 				for j, what := range plan[i] {
@@ -140,6 +143,35 @@ func TestBranchesGetTheirOwnBack(t *testing.T) {
 							return err
 						})
 						got, err = err.Error(), nil
+					case 3:
+						var first int
+						first, err = job.Step.Race(ctx, func(ctx context.Context, job JobContext) error {
+							_, err := job.Step.WaitForEvent(ctx, "event")
+							return err
+						}, func(ctx context.Context, job JobContext) error {
+							return job.Step.Sleep(ctx, time.Second)
+						}, func(ctx context.Context, job JobContext) error {
+							_, err := job.Step.RunJob(ctx, "child", nil)
+							return err
+						})
+						won := fmt.Sprint(i, j, " ", first)
+						if before, known := winners.LoadOrStore(fmt.Sprint(i, j), won); known && before != won {
+							return NonRetryable(fmt.Errorf("%v has won before, and %s now", before, won))
+						}
+						got = want
+					case 4: // an error and what else goes on in a race
+						_, err = job.Step.Race(ctx, func(ctx context.Context, job JobContext) error {
+							_, err := job.Step.Run(ctx, "x", fails(errors.New(want)))
+							return err
+						}, func(ctx context.Context, job JobContext) error {
+							_, err := job.Step.Run(ctx, "z", fn)
+							return err
+						})
+						won := fmt.Sprint(i, j, " ", err)
+						if before, known := winners.LoadOrStore(fmt.Sprint(i, j), won); known && before != won {
+							return NonRetryable(fmt.Errorf("%v has won before, and %s now", before, won))
+						}
+						got, err = want, nil
 					default:
 						got, err = Decode[string](job.Step.Run(ctx, "x", fn))
 					}
@@ -157,19 +189,36 @@ func TestBranchesGetTheirOwnBack(t *testing.T) {
 			return true, job.Step.Parallel(ctx, branch(0), branch(1), branch(2))
 		})
 		f.maxRunMs = []int{300000, 3, 1}[seed%3]
+		forgotten := 0
 		f.noCommit = seed%5 == 0
 		f.onCommit = func(n int) int { return []int{0, 0, 0, 503, 0, -1}[(int64(n)+seed)%6] }
 		answer := answerOf{Status: "suspended"}
 		for calls := 0; answer.Status != "completed"; calls++ {
-			if answer = f.call(); answer.Status == "failed" || calls > 100 {
+			if answer = f.call(); answer.Status == "failed" || calls > 200 {
 				t.Fatalf("seed %d: %s %+v", seed, answer.Status, answer.Error)
 			}
 			if answer.Status == "suspended" {
-				op := f.suspendedBy(answer, "sleep")
-				f.remember(op["name"].(string), "sleep", nil)
+				waits := []map[string]any{}
+				for _, o := range answer.Ops {
+					switch o["op"] {
+					case "sleep", "child", "wait_event":
+						waits = append(waits, o)
+					case "park":
+						t.Fatalf("seed %d: %v", seed, o)
+					}
+				}
+				first := waits[random.Intn(len(waits))]
+				f.remember(first["name"].(string), first["op"].(string), map[string]any{"result": map[string]any{}})
+				if random.Intn(4) == 0 {
+					forgotten += f.retry()
+				}
 			}
 		}
+		total += forgotten
 		f.serving.Close()
 		f.commits.Close()
+	}
+	if total == 0 {
+		t.Fatal("nothing was forgotten")
 	}
 }

@@ -13,7 +13,7 @@ import (
 //
 // A call that suspends the run, or that is made in a run which has been cancelled, does not return: the handler's
 // goroutine ends there (runtime.Goexit), after what it has deferred. Call them from the handler's goroutine, or from
-// Step.Parallel's; not from goroutines of your own, and not inside of a step.
+// those of Step.Parallel and Step.Race; not from goroutines of your own, and not inside of a step.
 type Step struct{ b *branch }
 
 // StepFunc is a step's function. What it returns is kept as JSON.
@@ -194,15 +194,38 @@ func stepOp(name, outcome string, startedAt time.Time) string {
 		`","finishedAt":"` + timeText(time.Now()) + `"}`
 }
 
-// Parallel runs functions side by side and waits for all. Their steps run at the same time; the code between takes turns,
-// one function at a time, so what they share needs no lock, and what takes long belongs into a step. Each function has
-// to use the JobContext that it is given. When one returns an error, the others begin no further step; it is the result.
+// Parallel runs functions side by side and waits for all. Their steps run at the same time, and so do their waits, sleeps and
+// children; the code between takes turns, one function at a time, so what they share needs no lock, and what takes long
+// belongs into a step. Each function has to use the JobContext that it is given. When one returns an error, the others
+// begin no further step; it is the result.
 //
 //	err := job.Step.Parallel(ctx,
 //		func(ctx context.Context, job stackshift.JobContext) error { _, err := job.Step.Run(ctx, "resize", resize); return err },
 //		func(ctx context.Context, job stackshift.JobContext) error { _, err := job.Step.Run(ctx, "scan", scan); return err })
 func (s Step) Parallel(ctx context.Context, fns ...func(ctx context.Context, job JobContext) error) error {
-	return s.b.parallel(ctx, fns)
+	g := &group{}
+	if err := s.b.sideBySide(ctx, "Step.Parallel", g, fns); err != nil {
+		return err
+	}
+	return g.err
+}
+
+// Race runs functions side by side, as Parallel does, until the first of them returns: says which one it was, and what
+// it returned. The others begin nothing more. What they wait for is left behind, a child goes on by itself; a step of
+// theirs that has begun is waited for and kept.
+//
+//	first, err := job.Step.Race(ctx,
+//		func(ctx context.Context, job stackshift.JobContext) error { _, err := job.Step.WaitForEvent(ctx, "paid"); return err },
+//		func(ctx context.Context, job stackshift.JobContext) error { return job.Step.Sleep(ctx, 24*time.Hour) })
+func (s Step) Race(ctx context.Context, fns ...func(ctx context.Context, job JobContext) error) (first int, err error) {
+	if len(fns) == 0 {
+		return 0, invalid("Step.Race was given no functions")
+	}
+	g := &group{race: true}
+	if err := s.b.sideBySide(ctx, "Step.Race", g, fns); err != nil {
+		return 0, err
+	}
+	return g.first, g.err
 }
 
 // What a wait does when nothing came in time.

@@ -67,7 +67,9 @@ def commit(call, *ops):
 
 
 def steps(call):
-    remembered = {} if FLAW == "forgets" else {s["name"]: s["result"] for s in call["steps"]}
+    remembered = {s["name"]: s.get("result", 0) for s in call["steps"] if FLAW == "skips" or "result" in s}
+    if FLAW == "forgets":
+        remembered = {}
     sum_, last = 0, len(call["steps"]) and call["steps"][-1]["name"]
     for n, name in enumerate("acb" if FLAW == "disorder" else "abc", 1):
         if name not in remembered:

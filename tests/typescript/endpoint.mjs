@@ -2,7 +2,7 @@
 // line in.
 
 import { appendFileSync } from 'node:fs'
-import { StackShift } from '../../sdk/typescript/dist/esm/index.js'
+import { NonRetryableError, StackShift } from '../../sdk/typescript/dist/esm/index.js'
 
 const [port, effects] = process.argv.slice(2)
 const stackshift = new StackShift({ apiKey: process.env.STACKSHIFT_API_KEY })
@@ -24,6 +24,41 @@ stackshift.job('hundred', async ({ run, step }) => {
   return 100
 })
 stackshift.job('parent', async ({ step }) => ({ child: await step.runJob('five', {}) }))
+
+// Children that wait for each other inside of a step: they end only if all three run at once, and then the last is first.
+const met = new Map()
+stackshift.job('kid', async ({ payload: { n, group }, step }) => step.run('meet', async () => {
+  met.set(group, (met.get(group) ?? new Set()).add(n))
+  for (let i = 0; met.get(group).size < 3; i++) {
+    if (i === 2000) throw new NonRetryableError('the others did not come')
+    await pause(10)
+  }
+  await pause((3 - n) * 100)
+  return n
+}))
+stackshift.job('three', ({ run, step }) => Promise.all([1, 2, 3].map(n => step.runJob('kid', { n, group: run.id }, { name: `kid-${n}` }))))
+stackshift.job('race', async ({ payload, step }) => {
+  const first = await Promise.race([
+    step.waitForEvent('signed', { correlationKey: payload.key }).then(event => event.payload.by),
+    step.sleep('patience', payload.patience).then(() => 'nobody')
+  ])
+  return step.run('after', () => first)
+})
+const declined = new Set()
+stackshift.job('declined', async ({ run, step }) => {
+  const call = name => appendFileSync(effects, `${run.id}\t${name}\t${new Date().toISOString()}\n`)
+  const charged = await step.run('charge', () => {
+    call('charge')
+    if (!declined.has(run.id)) {
+      declined.add(run.id)
+      throw new Error('declined')
+    }
+    return true
+  }).catch(() => false)
+  await step.run('note', () => call('note'))
+  if (!charged) throw new NonRetryableError('not charged')
+  return 'charged'
+})
 stackshift.job('any', async ({ step }) => await step.waitForAny([{ event: 'paid' }, { event: 'refused', correlationKey: 'o1' }],
   { timeout: '1h', onTimeout: 'fail' }))
 stackshift.job('locked', async ({ state }) => ({ got: await state.lock('door', { ttl: '1h' }) }))

@@ -119,6 +119,34 @@ func child(ctx context.Context, job stackshift.JobContext) (any, error) {
 	return object{"child": result}, nil
 }
 
+func children(ctx context.Context, job stackshift.JobContext) (any, error) {
+	gave := make([]json.RawMessage, 3)
+	branches := make([]func(context.Context, stackshift.JobContext) error, 3)
+	for i := range branches {
+		i := i
+		branches[i] = func(ctx context.Context, job stackshift.JobContext) (err error) {
+			gave[i], err = job.Step.RunJob(ctx, "conformance.echo", object{"n": i + 1},
+				&stackshift.ChildOptions{Name: fmt.Sprintf("c%d", i+1)})
+			return err
+		}
+	}
+	err := job.Step.Parallel(ctx, branches...)
+	return gave, err
+}
+
+func race(ctx context.Context, job stackshift.JobContext) (any, error) {
+	first, err := job.Step.Race(ctx, func(ctx context.Context, job stackshift.JobContext) error {
+		_, err := job.Step.WaitForEvent(ctx, "conformance.go")
+		return err
+	}, func(ctx context.Context, job stackshift.JobContext) error {
+		return job.Step.Sleep(ctx, time.Hour)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return job.Step.Run(ctx, "after", gives([]string{"event", "sleep"}[first]))
+}
+
 func sendEvent(ctx context.Context, job stackshift.JobContext) (any, error) {
 	return job.Step.SendEvent(ctx, "conformance.sent", object{"n": 1},
 		&stackshift.SendEventOptions{CorrelationKey: "k", IdempotencyKey: "once"})
@@ -239,6 +267,8 @@ func endpoint() http.Handler {
 		"wait-any":      waitAny,
 		"sleep":         sleep,
 		"child":         child,
+		"children":      children,
+		"race":          race,
 		"send-event":    sendEvent,
 		"state":         state,
 		"state-refused": stateRefused,

@@ -4,8 +4,9 @@
 // hand their ops in here. In commit mode ops go to commit.url at once, and the handler goes on when they are durable.
 // In answer mode (there is no commit.url, or nobody answers there) they stay, and end the call: `continue`.
 //
-// A wait, a sleep or a child, or several of them at once, end the call too, `suspended`: their promises are never settled, so there is nothing that a
-// `catch` or `finally` of the handler could mistake for an error; the handler is left where it stands, and forgotten.
+// A wait, a sleep or a child, or several of them at once, end the call too, `suspended`: their promises are never settled,
+// so there is nothing that a `catch` or `finally` of the handler could mistake for an error; the handler is left where it
+// stands, and forgotten. The run goes on with the first of them that is over, and the handler asks for the rest again.
 //
 // When does a call end? `busy` counts what goes on: step functions, ops under way. Nothing new begins once an end is
 // decided, and the answer waits until `busy` is 0, so that the results of steps in hand are kept, and until the code
@@ -29,6 +30,7 @@ import type { RunInfo } from './types.js'
 
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024
 const BRANCHES_MAX = 500 // that may suspend a run at once
+const BRANCHES_CHARS_MAX = 1024 * 1024 // of their ops, but for the first; a character is up to 3 bytes
 
 /** What a handler may leave behind: nothing of it goes on in this process. */
 const WAITING: ReadonlySet<Kind> = new Set<Kind>(['wait_event', 'wait_any', 'sleep', 'child'])
@@ -66,7 +68,7 @@ export class Call implements Lease {
   private busy = 0
   private committer: Committer | undefined // undefined: answer mode
   private readonly outbox = new Outbox()
-  private wanted: { text: string, first: boolean }[] = []
+  private wanted: { text: string, alone: boolean }[] = []
   private hesitant: Ask[] | undefined
   private settled: { value: unknown } | { error: unknown } | undefined
   private misuse: MisuseError | undefined
@@ -95,6 +97,7 @@ export class Call implements Lease {
     this.replay = new Replay(Array.isArray(request.steps) ? request.steps : [], {
       begin: ask => this.begin(ask),
       deliver: (ask, entry) => this.deliver(ask, entry),
+      later: callback => this.later(callback),
       load: entry => void this.load(entry)
     })
   }
@@ -199,9 +202,9 @@ export class Call implements Lease {
     })
   }
 
-  /** Suspends the run with this op and others that want to, once nothing else goes on. `first`: with this one alone. */
-  suspend(text: string, first = false): void {
-    this.wanted.push({ text, first })
+  /** Suspends the run with this op and others that want to, once nothing else goes on. `alone`: with this one only. */
+  suspend(text: string, alone = false): void {
+    this.wanted.push({ text, alone })
     this.check()
   }
 
@@ -330,11 +333,19 @@ export class Call implements Lease {
         return this.check()
       }
       if (this.misuse !== undefined) return this.fail(this.misuse)
-      const first = this.wanted.find(({ first }) => first)
-      const wanted = first !== undefined ? [first] : this.wanted.slice(0, BRANCHES_MAX)
-      if (wanted.length > 0) this.finish('suspended', '', wanted.map(({ text }) => text).join(','))
-      else if (this.ending) this.finish('continue')
+      const alone = this.wanted.find(({ alone }) => alone)
+      if (alone !== undefined) this.finish('suspended', '', alone.text)
+      else if (this.ending) this.finish('continue') // the handler may have left behind what it has asked for
+      else if (this.wanted.length > 0) this.finish('suspended', '', this.suspending())
     })
+  }
+
+  /** The ops that suspend the run now. Of very many, or very large ones, the last are asked for in a later call. */
+  private suspending(): string {
+    let chars = 0
+    const fitting = this.wanted.filter(({ text }, i) =>
+      (chars += text.length) <= BRANCHES_CHARS_MAX && i < BRANCHES_MAX || i === 0)
+    return fitting.map(({ text }) => text).join(',')
   }
 
   /** The handler waits for something out of turn. Is it idle? */
@@ -484,6 +495,16 @@ export class Call implements Lease {
     this.activity++
     ask.place = -1
     this.give(ask, entry)
+  }
+
+  private later(callback: () => void): void {
+    const then = (): void => {
+      if (!this.over) callback()
+      this.leave()
+    }
+    this.enter()
+    if (this.branches) afterTurn(then)
+    else queueMicrotask(then)
   }
 
   private async load(entry: Remembered): Promise<void> {

@@ -18,6 +18,10 @@
 // a longer one for a handler that was seen to do things side by side. The same name with another kind needs no grace:
 // no order of things brings it about. Neither does a handler that has finished with entries left.
 //
+// Entries are given back one at a time, each after the code that was given the one before has gone on: so that the first in
+// a Promise.race is the same each time. An entry with neither a result nor an error is one that a retry of the run has
+// forgotten. It is done again in its place: the cursor stays until that is over.
+//
 // `patched` asks without waiting. A patch is remembered as a step `patched:NAME`; it is new only where the cursor is at
 // the end, since a run that remembers anything later has gone by this place without it. The cursor passes over
 // patches, so that a call of `patched` can be taken out again once no run needs it.
@@ -37,6 +41,8 @@ export interface ReplayHost<A extends Asked> {
   deliver(asked: A, entry: Remembered): void
   /** Does what is new, or has to be done again in its place (then `passed` is called when it is over). */
   begin(asked: A): void
+  /** Calls back when the code that was given the entry before has gone on. */
+  later(callback: () => void): void
   /** Gets an entry that did not fit into the request, then calls `loaded`. */
   load(entry: Remembered): void
 }
@@ -57,7 +63,7 @@ export class Replay<A extends Asked> {
   private readonly patches = new Map<string, boolean>()
   private held: A[] = []
   private cursor = 0
-  private busyAt = -1 // the place of an entry that is being loaded, or done again
+  private busyAt = -1 // the place of an entry that is about to be given, is being loaded, or done again
 
   constructor(entries: Remembered[], private readonly host: ReplayHost<A>) {
     this.entries = entries
@@ -140,26 +146,26 @@ export class Replay<A extends Asked> {
   }
 
   private advance(): void {
-    while (this.cursor < this.entries.length) {
-      const entry = this.entries[this.cursor]!
+    if (this.replaying) {
       const asked = this.asked[this.cursor]
       if (asked === undefined || this.busyAt === this.cursor) return
-      if (entry.ref !== undefined) {
-        this.busyAt = this.cursor
-        return this.host.load(entry)
-      }
-      if (entry.error === undefined && entry.result === undefined) {
-        this.busyAt = this.cursor
-        return this.host.begin(asked)
-      }
-      this.asked[this.cursor] = undefined
-      this.cursor++
-      this.skipPatches()
-      this.host.deliver(asked, entry)
+      this.busyAt = this.cursor
+      return this.host.later(() => this.give(asked, this.entries[this.cursor]!))
     }
     const held = this.held
     this.held = []
     for (const asked of held) this.host.begin(asked)
+  }
+
+  private give(asked: A, entry: Remembered): void {
+    if (entry.ref !== undefined) return this.host.load(entry)
+    if (entry.error === undefined && entry.result === undefined) return this.host.begin(asked)
+    this.asked[this.cursor] = undefined
+    this.busyAt = -1
+    this.cursor++
+    this.skipPatches()
+    this.host.deliver(asked, entry)
+    this.advance()
   }
 
   private skipPatches(): void {

@@ -204,6 +204,25 @@ test('without commit.url, steps that have begun side by side end together', asyn
   })
 })
 
+test('without commit.url, a handler goes on from a race although it leaves a wait behind', async () => {
+  await withJobs({
+    race: async ({ step }) => {
+      const first = await Promise.race([step.waitForEvent('paid').then(() => 'paid'), step.sleep('1h').then(() => 'late')])
+      return step.run('after', () => first)
+    },
+    beside: ({ step }) => Promise.all([
+      step.run('good', () => 1), step.run('bad', { maxAttempts: 2 }, () => { throw new Error('no') }), step.sleep('1h')
+    ])
+  }, async app => {
+    const run = fleet.run('race', {}, { steps: [{ name: 'sleep', kind: 'sleep', result: null }] })
+    const answer = await fleet.call(app.url, run, { commit: null })
+    assert.deepEqual([answer.status, answer.ops.map(({ name }) => name)], ['continue', ['after']])
+    assert.equal((await fleet.call(app.url, run, { commit: null })).result, 'late')
+    const tried = await fleet.call(app.url, fleet.run('beside'), { commit: null })
+    assert.deepEqual([tried.status, tried.ops.map(({ op }) => op)], ['suspended', ['step', 'step_retry']])
+  })
+})
+
 test('where commit.url cannot be reached, ops go with the answer, and nothing is done twice', async () => {
   const { calls, definitions } = counting()
   fleet.state.clear()

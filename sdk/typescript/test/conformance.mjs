@@ -48,6 +48,14 @@ job('child', async ({ step }) => {
     return { error: error.message }
   }
 })
+job('children', ({ step }) => Promise.all([1, 2, 3].map(n => step.runJob('conformance.echo', { n }, { name: `c${n}` }))))
+job('race', async ({ step }) => {
+  const first = await Promise.race([
+    step.waitForEvent('conformance.go').then(() => 'event'),
+    step.sleep('1h').then(() => 'sleep')
+  ])
+  return step.run('after', () => first)
+})
 job('send-event', async ({ step }) => {
   const { id } = await step.sendEvent('conformance.sent', { n: 1 }, { correlationKey: 'k', idempotencyKey: 'once' })
   return id

@@ -227,6 +227,14 @@ describe('other misuse', () => {
     assert.deepEqual(ops.map(({ op }) => op).filter(op => op !== 'step'), ['wait_event', 'sleep', 'child'])
   })
 
+  test('of very many, or very large ones, the last are asked for later', async () => {
+    for (const [count, chars, together] of [[600, 10, 500], [12, 300 * 1024, 3], [2, 1500 * 1024, 1]] as const) {
+      const { status, ops } = await answerOf(({ step }) =>
+        Promise.all(Array.from({ length: count }, () => step.runJob('other', { text: 'x'.repeat(chars) }))))
+      assert.deepEqual([status, ops.length], ['suspended', together])
+    }
+  })
+
   test('a handler that goes on beside a wait cannot change what was answered', async () => {
     let begun = 0
     const { status, ops } = await answerOf(({ step }) => Promise.race([

@@ -1,5 +1,5 @@
-// Random handlers against random crashes: whatever branches they have, however their own work is timed, and wherever
-// the process dies, a run ends with the right result, without being parked, and no completed step is done again.
+// Random handlers against random crashes and retries: whatever branches they have, however their own work is timed, and
+// wherever the process dies, a run ends with the right result, without being parked, and no completed step is done again.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,6 +14,7 @@ type Program =
   | { kind: 'step', name: string, ms: number }
   | { kind: 'fail', name: string, ms: number } // a step whose error the handler deals with
   | { kind: 'sleep', name: string }
+  | { kind: 'race', name: string } // of two sleeps
   | { kind: 'own', ms: number }
   | { kind: 'patch', name: string }
   | { kind: 'row' | 'all', of: Program[] }
@@ -34,7 +35,8 @@ function programOf(random: () => number, depth: number, names: { next: number })
   if (depth === 0 || kind < 0.3) {
     if (kind < 0.12) return { kind: 'step', name, ms }
     if (kind < 0.18) return { kind: 'fail', name, ms }
-    if (kind < 0.22) return { kind: 'sleep', name }
+    if (kind < 0.21) return { kind: 'sleep', name }
+    if (kind < 0.22) return { kind: 'race', name }
     if (kind < 0.24) return { kind: 'patch', name }
     return kind < 0.28 ? { kind: 'own', ms } : { kind: 'step', name, ms: 0 }
   }
@@ -56,6 +58,13 @@ async function perform(program: Program, { step }: Context, done: (name: string)
       }
     case 'sleep':
       await step.sleep(program.name, '1h')
+      return program.name
+    case 'race':
+      done(`${program.name} won by ${await Promise.race(['a', 'b'].map(async one => {
+        await step.sleep(`${program.name}-${one}`, '1h')
+        for (let i = 0; i < 5 && one === 'a'; i++) await undefined // the way from one to its end is longer
+        return one
+      }))}`)
       return program.name
     case 'own':
       await pause(program.ms)
@@ -107,9 +116,11 @@ class Mortal implements Committer {
 }
 
 function apply(memory: Entry[], op: Op): OpResult {
-  if (op.op === 'step' && !memory.some(({ name }) => name === op.name)) {
-    memory.push({ name: op.name, kind: 'step', ...('error' in op ? { error: op.error as Entry['error'] } : { result: op.result }) })
-  }
+  if (op.op !== 'step') return {}
+  const entry = { name: op.name, kind: 'step', ...('error' in op ? { error: op.error as Entry['error'] } : { result: op.result }) }
+  const place = memory.findIndex(({ name }) => name === op.name)
+  if (place < 0) memory.push(entry)
+  else if (!('result' in memory[place]!) && memory[place]!.error === undefined) memory[place] = entry
   return {}
 }
 
@@ -117,9 +128,15 @@ async function play(seed: number): Promise<void> {
   const random = randomOf(seed)
   const program: Program = { kind: 'row', of: [programOf(random, 3, { next: 0 }), programOf(random, 3, { next: 1000 })] }
   const memory: Entry[] = []
+  const winners = new Map<string, string>()
   const job = new Job('random', {}, context => perform(program, context, name => {
     // A patch beside steps of other branches may not be new any more in the second call; once it is remembered, it stays.
     if (name.startsWith('+')) return
+    const [race, winner] = name.split(' won by ')
+    if (winner !== undefined) {
+      assert.equal(winners.get(race!) ?? winner, winner, `seed ${seed}: ${race} had another winner before`)
+      return winners.set(race!, winner)
+    }
     if (name.startsWith('-')) return assert.ok(!memory.some(entry => entry.name === name.slice(1)), `seed ${seed}: ${name}`)
     assert.ok(!memory.some(entry => entry.name === name), `seed ${seed}: ${name} was done again`)
   }), () => Promise.reject(new Error('not here')))
@@ -137,9 +154,12 @@ async function play(seed: number): Promise<void> {
     }
     const answer = JSON.parse(text) as Answer
     const last = answer.ops.at(-1)
+    const sleeps = answer.ops.filter(({ op }) => op === 'sleep')
     assert.notEqual(last?.op, 'park', `seed ${seed}: parked: ${JSON.stringify([last, program, memory])}`)
     for (const op of answer.ops) apply(memory, op)
-    if (last?.op === 'sleep') memory.push({ name: last.name, kind: 'sleep', result: null })
+    const first = sleeps[Math.floor(random() * sleeps.length)]
+    if (first !== undefined) memory.push({ name: first.name, kind: 'sleep', result: null })
+    if (random() < 0.1) for (const entry of memory) delete entry.error // as a retry of the run does
     if (answer.status === 'completed') return assert.deepEqual(answer.result, resultOf(program), `seed ${seed}`)
     assert.notEqual(answer.status, 'failed', `seed ${seed}: ${JSON.stringify(answer.error)}`)
   }
