@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, test } from 'node:test'
-import { gate, nobodyThere, pause, serveJobs, type App, type Definitions } from './support/app.js'
+import { gate, nobodyThere, pause, serveJobs, until, type App, type Definitions } from './support/app.js'
 import { Fleet } from './support/fleet.js'
 
 let fleet: Fleet
@@ -100,8 +100,7 @@ test('a cancel is learned from a heartbeat: the signal aborts, onCancel is calle
   }, async app => {
     const run = fleet.run('slow', { x: 1 })
     const call = fleet.call(app.url, run)
-    await pause(100)
-    assert.ok(run.heartbeats >= 1, 'heartbeats while the step is long')
+    await until(() => run.heartbeats >= 1) // while the step is long
     run.cancelled = true
     const answer = await call
     assert.deepEqual([answer.status, answer.ops, answer.error!.name], ['failed', [], 'Cancelled'])
@@ -118,11 +117,13 @@ test('the handler of a cancelled run that does not listen is left after a grace 
 })
 
 test('heartbeats go on through the handler\'s own work, and carry its log', async () => {
-  await withJobs({ own: async ({ log }) => { log.info('working'); await pause(150); return 1 } }, async app => {
+  const own = gate()
+  await withJobs({ own: async ({ log }) => { log.info('working'); await own.promise; return 1 } }, async app => {
     const run = fleet.run('own')
     const call = fleet.call(app.url, run)
-    await pause(100)
+    await until(() => run.logs.length > 0)
     assert.deepEqual(run.logs.map(({ message }) => message), ['working'])
+    own.open()
     assert.equal((await call).status, 'completed')
     assert.equal(run.logs.length, 1)
   }, { line: { heartbeatMs: 40 } })
@@ -265,7 +266,8 @@ test('after maxRunMs the call ends at the next commit, and goes on when it is ca
     fleet.maxRunMs = 50
     const run = fleet.run('long')
     const first = await fleet.call(app.url, run)
-    assert.deepEqual([first.status, first.ops, run.steps.length], ['continue', [], 2])
+    assert.deepEqual([first.status, first.ops], ['continue', []])
+    assert.ok(run.steps.length === 1 || run.steps.length === 2, `${run.steps.length} steps`)
     assert.equal((await fleet.drive(app.url, run)).result, 'end')
   })
 })

@@ -50,6 +50,12 @@ export function gate<T = void>(): { promise: Promise<T>, open: (value: T) => voi
   return { promise, open, fail }
 }
 
+export async function until(holds: () => boolean): Promise<void> {
+  for (const end = Date.now() + 10_000; !holds(); await pause(5)) {
+    if (Date.now() > end) throw new Error('not within 10 s')
+  }
+}
+
 export function pause(ms: number): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms))
 }
