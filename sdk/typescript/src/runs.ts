@@ -148,10 +148,12 @@ export class Runs {
         return (await this.api.call<Run>('POST', path(id, action), { signal, body })).body
       } catch (error) {
         if (!(error instanceof StackShiftError) || tries > 3) throw error
-        // It may have arrived. Said again, the change that it has made itself would look like a wrong state.
-        if (error.status !== 0 && error.status < 502) throw error
+        // It may have arrived, or arrive late: then the change that it has made itself looks like a wrong state.
+        const refused = error.status !== 0 && error.status < 502
+        if (refused && (tries === 1 || error.code !== 'conflict')) throw error
         const run = await this.get(id, { signal })
         if (done(run)) return run
+        if (refused) throw error
       }
     }
   }

@@ -148,6 +148,11 @@ describe('repeats', () => {
     assert.deepEqual(requests[0]!.body, { reason: 'no need' })
     answering(problem(409, 'conflict', 'run r-1 has ended'))
     await assert.rejects(stackshift.runs.cancel('r-1'), { code: 'conflict', status: 409 })
+    // The first one arrives after the look, and before it is said again.
+    const conflict = { status: 409, body: { code: 'conflict', detail: 'the run has ended' } }
+    answering({ status: 0, hangUp: true }, { status: 200, body: { ...RUN, status: 'running' } }, conflict,
+      { status: 200, body: { ...RUN, status: 'cancelled' } })
+    assert.equal((await stackshift.runs.cancel('r-1')).status, 'cancelled')
   })
 
   test('keep their connection', async () => {
