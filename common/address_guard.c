@@ -78,3 +78,13 @@ bool address_is_public(const struct sockaddr *address) {
         return false;
     }
 }
+
+bool address_text_is_public(const char *text) {
+    struct sockaddr_in in = { .sin_family = AF_INET };
+    struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+    if (inet_pton(AF_INET, text, &in.sin_addr) == 1) {
+        return address_is_public((const struct sockaddr *)&in);
+    }
+    return inet_pton(AF_INET6, text, &in6.sin6_addr) == 1 &&
+           address_is_public((const struct sockaddr *)&in6);
+}

@@ -12,4 +12,7 @@
  * NAT64, 6to4, Teredo). */
 bool address_is_public(const struct sockaddr *address);
 
+/** The same of an address as inet_ntop() writes it; false for any other text. */
+bool address_text_is_public(const char *text);
+
 #endif

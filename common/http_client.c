@@ -31,7 +31,7 @@ struct http_call {
     struct curl_slist *headers;
     char *body;
     struct http_answer answer;
-    bool allow_private, too_large;
+    bool allow_private, refused, too_large;
     bool (*may_send)(void *context);
     http_done_fn done;
     void *context;
@@ -62,7 +62,7 @@ static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
     case CURLE_PEER_FAILED_VERIFICATION:
         return HTTP_NOT_REACHED;
     case CURLE_COULDNT_CONNECT:
-        return call->answer.outcome == HTTP_REFUSED ? HTTP_REFUSED : HTTP_NOT_REACHED;
+        return call->refused ? HTTP_REFUSED : HTTP_NOT_REACHED;
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
     case CURLE_RECV_ERROR:
@@ -74,7 +74,7 @@ static enum http_outcome outcome_of(const struct http_call *call, CURLcode code)
         return connected_us > 0 ? HTTP_BROKEN : HTTP_NOT_REACHED;
     }
     case CURLE_ABORTED_BY_CALLBACK:
-        return HTTP_NOT_SENT;
+        return call->refused ? HTTP_REFUSED : HTTP_NOT_SENT;
     default: /* all others happen on a connection that was there */
         return HTTP_BROKEN;
     }
@@ -84,7 +84,6 @@ static void call_finish(struct http_call *call, CURLcode code) {
     struct http_answer *answer = &call->answer;
     long status = 0;
     curl_off_t retry_after_s = 0;
-    bool refused = answer->outcome == HTTP_REFUSED;
     answer->outcome = outcome_of(call, code);
     (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
@@ -96,10 +95,10 @@ static void call_finish(struct http_call *call, CURLcode code) {
         /* curl's words may have bytes of the URL in them, and be cut anywhere: here they become a
          * line of text. */
         (void)dj_fail(DJ_UNAVAILABLE, "%s",
-                      refused           ? "the address is not a public one"
-                      : call->too_large ? "the answer is too large"
-                      : call->error[0]  ? call->error
-                                        : curl_easy_strerror(code));
+                      answer->outcome == HTTP_REFUSED ? "the address is not a public one"
+                      : call->too_large               ? "the answer is too large"
+                      : call->error[0]                ? call->error
+                                                      : curl_easy_strerror(code));
         text_copy(call->reason, sizeof call->reason, dj_error_message());
     }
     answer->reason = call->reason;
@@ -177,20 +176,24 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     struct http_call *call = context;
     (void)purpose;
     if (!call->allow_private && !address_is_public(&address->addr)) {
-        call->answer.outcome = HTTP_REFUSED;
+        call->refused = true;
         return CURL_SOCKET_BAD;
     }
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-/* The last thing before the first byte. */
+/* The last thing before the first byte, and the guard once more: the connection may be one that was
+ * kept after a call that was allowed to go there. */
 static int before_request(void *context, char *their_ip, char *our_ip, int their_port,
                           int our_port) {
-    const struct http_call *call = context;
-    (void)their_ip;
+    struct http_call *call = context;
     (void)our_ip;
     (void)their_port;
     (void)our_port;
+    call->refused = !call->allow_private && !address_text_is_public(their_ip);
+    if (call->refused) {
+        return CURL_PREREQFUNC_ABORT;
+    }
     bool may = call->may_send == NULL || call->may_send(call->context);
     return may ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }

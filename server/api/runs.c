@@ -497,7 +497,7 @@ static dj_status read_items(const struct starting *starting, const struct json_s
 }
 
 void runs_start_batch(struct api *api, struct http_request *request) {
-    struct json_slice runs;
+    struct json_slice runs = { .text = NULL };
     int count;
     if (body_check(api, request) != DJ_OK) {
         return;

@@ -117,7 +117,7 @@ static void an_endpoint_is_added_and_removed(void **state) {
         endpoints(way, "sync a/b --json");
         assert_int_equal(said.status, 8);
         assert_non_null(strstr(field("/syncError"), "connect"));
-        (void)snprintf(arguments, sizeof arguments, "add a/b %s --json", target);
+        (void)snprintf(arguments, sizeof arguments, "add a/b %s --allow-private --json", target);
         endpoints(way, arguments); /* of another name, its secret is not endpoint.py's */
         assert_int_equal(said.status, 0);
         assert_memory_equal(field("/secret"), "whsec_", 6);

@@ -15,11 +15,15 @@ static bool is_public(const char *text) {
     struct sockaddr_in in = { .sin_family = AF_INET };
     struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
     if (inet_pton(AF_INET, text, &in.sin_addr) == 1) {
+        assert_int_equal(address_text_is_public(text),
+                         address_is_public((const struct sockaddr *)&in));
         return address_is_public((const struct sockaddr *)&in);
     }
     if (inet_pton(AF_INET6, text, &in6.sin6_addr) != 1) {
         fail_msg("%s is no address", text);
     }
+    assert_int_equal(address_text_is_public(text),
+                     address_is_public((const struct sockaddr *)&in6));
     return address_is_public((const struct sockaddr *)&in6);
 }
 
@@ -95,6 +99,9 @@ static void addresses_of_other_networks_are_refused(void **state) {
     }
     struct sockaddr_un un = { .sun_family = AF_UNIX };
     assert_false(address_is_public((const struct sockaddr *)&un));
+    assert_false(address_text_is_public(""));
+    assert_false(address_text_is_public("/run/socket"));
+    assert_false(address_text_is_public("8.8.8.8 "));
 }
 
 int main(void) {
