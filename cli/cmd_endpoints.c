@@ -1,52 +1,25 @@
 /* durable endpoints: where handlers are served over HTTP. Through durable-server, which looks at an
- * endpoint itself, or over SQL, where we look from here. Either answers the same JSON, and tables
- * are made of that. */
+ * endpoint itself, or over SQL, where we look from here. */
+#include "cli/answer.h"
+#include "cli/backend.h"
 #include "cli/commands.h"
-#include "cli/http.h"
 #include "cli/print.h"
 
 #include "common/auto.h"
-#include "common/check.h"
 #include "common/config.h"
 #include "common/db_conn.h"
-#include "common/db_rows.h"
-#include "common/duration.h"
 #include "common/endpoint_look.h"
-#include "common/json.h"
 #include "common/text.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ANSWER_BYTES_MAX (64 * 1024 * 1024)
-#define PATH_BYTES_MAX 1024
-
 struct endpoints_flags {
-    struct server server;
-    const char *database_url, *timeout;
+    struct backend backend;
+    const char *timeout;
     int concurrency; /* 0: not given */
-    int64_t timeout_ms;
-    bool allow_private, json;
+    bool allow_private;
 };
-
-static dj_status parse(const char *text, json_object **ret_value) {
-    return json_parse("the answer", text, strlen(text), ANSWER_BYTES_MAX, ret_value);
-}
-
-static dj_status call_json(PGconn *conn, const struct db_call *call, struct db_params *params,
-                           json_object **ret_value) {
-    AUTO(pgresult) PGresult *rows = NULL;
-    const char *text;
-    size_t length;
-    dj_status status = params_status(params);
-    if (status == DJ_OK) {
-        status = db_exec(conn, call, params, &rows);
-    }
-    params_done(params);
-    DJ_TRY(status);
-    DJ_TRY(rows_text(rows, 0, 0, &text, &length));
-    return parse(text, ret_value);
-}
 
 static dj_status begin_look(void *context, struct http_client *client, http_done_fn done,
                             void *done_context) {
@@ -82,189 +55,117 @@ static dj_status sql_look(PGconn *conn, const char *name) {
     return status;
 }
 
-static dj_status sql_secret(PGconn *conn, const struct endpoints_flags *flags, const char *verb,
-                            const char *name, const char *url, json_object **ret_secret) {
-    struct db_params params;
-    AUTO(pgresult) PGresult *rows = NULL;
-    const char *text;
-    size_t length;
-    bool adds = strcmp(verb, "add") == 0;
-    params_init(&params);
-    params_add_text(&params, name);
+/* What a verb asks; over SQL, of those that look, only the first half. */
+static void ask_verb(struct ask *ask, const struct endpoints_flags *flags, const char *verb,
+                     const char *name, const char *url) {
+    bool adds = strcmp(verb, "add") == 0, removes = strcmp(verb, "remove") == 0;
+    bool syncs = strcmp(verb, "sync") == 0, rotates = strcmp(verb, "rotate-secret") == 0;
+    ask_init(ask,
+             adds      ? "PUT"
+             : removes ? "DELETE"
+                       : "POST",
+             "/v1/endpoints",
+             adds      ? &CALL_ENDPOINT_PUT
+             : syncs   ? &CALL_ENDPOINT_TEXT
+             : rotates ? &CALL_ENDPOINT_ROTATE
+                       : &CALL_ENDPOINT_CHANGE);
+    ask_name(ask, name);
     if (adds) {
-        params_add_text(&params, url);
-        flags->allow_private ? params_add_bool(&params, true) : params_add_null(&params);
-        flags->concurrency > 0 ? params_add_int4(&params, flags->concurrency)
-                               : params_add_null(&params);
-        flags->timeout_ms > 0 ? params_add_int8(&params, flags->timeout_ms)
-                              : params_add_null(&params);
+        ask_text(ask, "url", url);
+        ask_bool(ask, "allowPrivate", flags->allow_private, flags->allow_private);
+        ask_int4(ask, "concurrency", flags->concurrency, flags->concurrency > 0);
+        ask_duration(ask, "timeout", "--timeout", flags->timeout);
+        return;
     }
-    dj_status status =
-        db_exec(conn, adds ? &CALL_ENDPOINT_PUT : &CALL_ENDPOINT_ROTATE, &params, &rows);
-    params_done(&params);
-    DJ_TRY(status);
-    DJ_TRY(rows_text(rows, 0, 0, &text, &length));
-    *ret_secret = json_object_new_string(text);
+    if (!removes) {
+        ask_path(ask, "/");
+        ask_path(ask, verb);
+    }
+    if (!syncs && !rotates) {
+        params_add_text(&ask->params, removes ? "drop" : verb);
+    }
+}
+
+/* The second half over SQL: the endpoint as it is then, with `secret` and `syncError` as the server
+ * has them. `*answer` is the secret, or the endpoint before. */
+static dj_status sql_rest(struct backend *backend, const char *verb, const char *name,
+                          char **answer) {
+    AUTO(ask) struct ask ask;
+    AUTO(free) char *before = TAKE(*answer);
+    AUTO(free) char *after = NULL;
+    AUTO(buf) struct buf whole;
+    AUTO(buf) struct buf value;
+    bool adds = strcmp(verb, "add") == 0, syncs = strcmp(verb, "sync") == 0;
+    buf_init(&whole, ANSWER_BYTES_MAX);
+    buf_init(&value, ANSWER_BYTES_MAX);
+    dj_status looked = adds || syncs ? sql_look(backend->conn, name) : DJ_OK;
+    if (looked == DJ_NOT_FOUND) {
+        return looked;
+    }
+    if (looked != DJ_OK) {
+        DJ_TRY(buf_add_json(&value, dj_error_message()));
+    }
+    ask_init(&ask, "GET", "", &CALL_ENDPOINT_TEXT);
+    ask_name(&ask, name);
+    DJ_TRY(backend_ask(backend, &ask, &after));
+    DJ_TRY(buf_add_text(&whole, after));
+    if (looked != DJ_OK) {
+        DJ_TRY(answer_add(&whole, "syncError", answer_of(value.data)));
+    }
+    if (!syncs) {
+        buf_reset(&value);
+        DJ_TRY(buf_add_json(&value, before));
+        DJ_TRY(answer_add(&whole, "secret", answer_of(value.data)));
+    }
+    *answer = buf_take(&whole);
     return DJ_OK;
 }
 
-/* A verb over SQL: the endpoint as it is then, with `secret` and `syncError` as the server has
- * them. */
-static dj_status sql_verb(PGconn *conn, const struct endpoints_flags *flags, const char *verb,
-                          const char *name, const char *url, json_object **ret_endpoint) {
-    struct db_params params;
-    AUTO(json) json_object *secret = NULL;
-    AUTO(json) json_object *problem = NULL;
-    bool changes =
-        strcmp(verb, "pause") == 0 || strcmp(verb, "resume") == 0 || strcmp(verb, "remove") == 0;
-    if (strcmp(verb, "add") == 0 || strcmp(verb, "rotate-secret") == 0) {
-        DJ_TRY(sql_secret(conn, flags, verb, name, url, &secret));
-    }
-    if (strcmp(verb, "add") == 0 || strcmp(verb, "sync") == 0) {
-        dj_status status = sql_look(conn, name);
-        if (status == DJ_NOT_FOUND) {
-            return status;
-        }
-        problem = status == DJ_OK ? NULL : json_object_new_string(dj_error_message());
-    }
-    params_init(&params);
-    params_add_text(&params, name);
-    if (changes) {
-        params_add_text(&params, strcmp(verb, "remove") == 0 ? "drop" : verb);
-    }
-    DJ_TRY(call_json(conn, changes ? &CALL_ENDPOINT_CHANGE : &CALL_ENDPOINT_TEXT, &params,
-                     ret_endpoint));
-    if (secret != NULL) {
-        json_object_object_add(*ret_endpoint, "secret", TAKE(secret));
-    }
-    if (problem != NULL) {
-        json_object_object_add(*ret_endpoint, "syncError", TAKE(problem));
-    }
-    return DJ_OK;
+static void cell_state(struct json_slice endpoint, struct buf *cell) {
+    bool rests = answer_is(endpoint, "status", "resting");
+    cell_add_field(cell, endpoint, "status");
+    cell_add(cell, rests ? " until " : "");
+    cell_add_field(cell, endpoint, rests ? "restUntil" : "-");
 }
 
-/* /v1/endpoints/NAME, and what follows; the name percent-encoded. */
-static void path_of(const char *name, const char *more, char path[PATH_BYTES_MAX]) {
-    size_t length = (size_t)snprintf(path, PATH_BYTES_MAX, "/v1/endpoints/");
-    for (; *name != '\0' && length < PATH_BYTES_MAX - 64; name++) {
-        length += (size_t)snprintf(path + length, PATH_BYTES_MAX - length, "%%%02X",
-                                   (unsigned)(unsigned char)*name);
+static const struct column columns[] = {
+    { "NAME", "name", NULL },
+    { "URL", "url", NULL },
+    { "STATUS", "", cell_state },
+    { "JOBS", "jobs", cell_list },
+    { "CONCURRENCY", "concurrency", NULL },
+    { "SYNCED", "syncedAt", cell_time },
+    { "REASON", "lastError", NULL },
+};
+
+static dj_status endpoints_list(struct backend *backend) {
+    AUTO(ask) struct ask ask;
+    AUTO(free) char *answer = NULL;
+    ask_init(&ask, "GET", "/v1/endpoints", &CALL_ENDPOINTS_TEXT);
+    DJ_TRY(backend_ask(backend, &ask, &answer));
+    if (backend->json) {
+        (void)puts(answer);
+        return DJ_OK;
     }
-    (void)snprintf(path + length, PATH_BYTES_MAX - length, "%s", more);
-}
-
-static dj_status http_verb(const struct endpoints_flags *flags, const char *verb, const char *name,
-                           const char *url, json_object **ret_endpoint) {
-    char path[PATH_BYTES_MAX], more[32] = "";
-    AUTO(free) char *text = NULL;
-    AUTO(json) json_object *body = NULL;
-    const char *method = "POST";
-    if (strcmp(verb, "add") == 0) {
-        method = "PUT";
-        body = json_object_new_object();
-        json_object_object_add(body, "url", json_object_new_string(url));
-        if (flags->allow_private) {
-            json_object_object_add(body, "allowPrivate", json_object_new_boolean(1));
-        }
-        if (flags->concurrency > 0) {
-            json_object_object_add(body, "concurrency", json_object_new_int(flags->concurrency));
-        }
-        if (flags->timeout != NULL) {
-            json_object_object_add(body, "timeout", json_object_new_string(flags->timeout));
-        }
-    } else if (strcmp(verb, "remove") == 0) {
-        method = "DELETE";
-    } else {
-        (void)snprintf(more, sizeof more, "/%s", verb);
-    }
-    path_of(name, more, path);
-    DJ_TRY(server_call(&flags->server, method, path,
-                       body == NULL ? NULL : json_object_to_json_string(body), &text));
-    return parse(text, ret_endpoint);
-}
-
-static const char *text_of(json_object *object, const char *field) {
-    json_object *value = NULL;
-    (void)json_object_object_get_ex(object, field, &value);
-    return value == NULL ? "" : json_object_get_string(value);
-}
-
-/* The jobs with commas between them. */
-static void print_jobs(json_object *endpoint, struct buf *out) {
-    json_object *jobs = NULL;
-    (void)json_object_object_get_ex(endpoint, "jobs", &jobs);
-    for (size_t i = 0; jobs != NULL && i < json_object_array_length(jobs); i++) {
-        check(buf_addf(out, "%s%s", i == 0 ? "" : ",",
-                       json_object_get_string(json_object_array_get_idx(jobs, i))) == DJ_OK);
-    }
-}
-
-static dj_status print_endpoints(json_object *list) {
-    static const char *const headings[] = { "NAME",        "URL",    "STATUS", "JOBS",
-                                            "CONCURRENCY", "SYNCED", "REASON" };
-    struct table table;
-    table_init(&table, headings, sizeof headings / sizeof *headings);
-    for (size_t i = 0; i < json_object_array_length(list); i++) {
-        json_object *one = json_object_array_get_idx(list, i);
-        AUTO(buf) struct buf jobs;
-        char state[96];
-        bool rests = strcmp(text_of(one, "status"), "resting") == 0;
-        buf_init(&jobs, ANSWER_BYTES_MAX);
-        print_jobs(one, &jobs);
-        (void)snprintf(state, sizeof state, "%s%s%s", text_of(one, "status"),
-                       rests ? " until " : "", rests ? text_of(one, "restUntil") : "");
-        const char *cells[] = { text_of(one, "name"),
-                                text_of(one, "url"),
-                                state,
-                                jobs.data == NULL ? "" : jobs.data,
-                                text_of(one, "concurrency"),
-                                text_of(one, "syncedAt"),
-                                text_of(one, "lastError") };
-        table_add(&table, cells);
-    }
-    return table_print(&table);
-}
-
-static dj_status print_whole(json_object *value) {
-    AUTO(buf) struct buf text;
-    buf_init(&text, ANSWER_BYTES_MAX);
-    DJ_TRY(json_print("the answer", value, ANSWER_BYTES_MAX, &text));
-    (void)puts(text.data);
-    return DJ_OK;
-}
-
-static dj_status endpoints_list(const struct endpoints_flags *flags, PGconn *conn) {
-    AUTO(free) char *text = NULL;
-    AUTO(json) json_object *answer = NULL;
-    json_object *list = NULL;
-    struct db_params params;
-    if (conn != NULL) {
-        params_init(&params);
-        DJ_TRY(call_json(conn, &CALL_ENDPOINTS_TEXT, &params, &answer));
-    } else {
-        DJ_TRY(server_call(&flags->server, "GET", "/v1/endpoints", NULL, &text));
-        DJ_TRY(parse(text, &answer));
-    }
-    DJ_TRY(json_require(answer, "endpoints"));
-    DJ_TRY(json_get_array(answer, "endpoints", &list));
-    return flags->json ? print_whole(answer) : print_endpoints(list);
+    return print_table(answer_at(answer_of(answer), "endpoints"), columns,
+                       sizeof columns / sizeof *columns);
 }
 
 /* A new secret stands alone in its line, so that a script can take it; what people have to know
  * besides goes to where errors go. */
-static dj_status show(const struct endpoints_flags *flags, const char *verb, const char *name,
-                      json_object *endpoint) {
-    const char *secret = text_of(endpoint, "secret"), *problem = text_of(endpoint, "syncError");
-    if (flags->json) {
-        DJ_TRY(print_whole(endpoint));
+static dj_status show(const struct backend *backend, const char *verb, const char *name,
+                      const char *answer) {
+    struct json_slice endpoint = answer_of(answer);
+    AUTO(free) char *secret = answer_text(endpoint, "secret");
+    AUTO(free) char *problem = answer_text(endpoint, "syncError");
+    if (backend->json) {
+        (void)puts(answer);
     } else if (secret[0] != '\0') {
         (void)puts(secret);
     } else if (strcmp(verb, "remove") == 0) {
         (void)puts("removed");
     } else if (problem[0] == '\0') {
-        AUTO(json) json_object *list = json_object_new_array();
-        (void)json_object_array_add(list, json_object_get(endpoint));
-        DJ_TRY(print_endpoints(list));
+        DJ_TRY(print_row(endpoint, columns, sizeof columns / sizeof *columns));
     }
     if (problem[0] == '\0') {
         return DJ_OK;
@@ -279,34 +180,20 @@ static dj_status show(const struct endpoints_flags *flags, const char *verb, con
     return DJ_OK;
 }
 
-static dj_status run_verb(const struct endpoints_flags *flags, PGconn *conn, const char *verb,
-                          const char *name, const char *url) {
-    AUTO(json) json_object *endpoint = NULL;
-    DJ_TRY(conn != NULL ? sql_verb(conn, flags, verb, name, url, &endpoint)
-                        : http_verb(flags, verb, name, url, &endpoint));
-    return show(flags, verb, name, endpoint);
-}
-
-/* A flag that names where to work wins over the environment; there, the database over the server.
- * `*ret_conn` NULL: over HTTP. */
-static dj_status choose(struct endpoints_flags *flags, PGconn **ret_conn) {
-    const char *database_url = getenv("DURABLE_DATABASE_URL"), *server_url = getenv("DURABLE_URL");
-    *ret_conn = NULL;
-    if (flags->server.url != NULL && flags->database_url != NULL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "--url and --database-url together are not allowed; "
-                                            "one of them is");
-    }
-    if (flags->server.url == NULL && flags->database_url == NULL &&
-        (database_url == NULL || database_url[0] == '\0')) {
-        flags->server.url = server_url == NULL || server_url[0] == '\0' ? NULL : server_url;
-        if (flags->server.url == NULL) {
-            return dj_fail(DJ_INVALID_ARGUMENT,
-                           "no database and no server is named; set DURABLE_DATABASE_URL, or "
-                           "DURABLE_URL and DURABLE_API_KEY");
+static dj_status run_verb(struct endpoints_flags *flags, const char *verb, const char *name,
+                          const char *url) {
+    static const char *const looks[] = { "add", "sync", "rotate-secret" };
+    struct backend *backend = &flags->backend;
+    AUTO(ask) struct ask ask;
+    AUTO(free) char *answer = NULL;
+    ask_verb(&ask, flags, verb, name, url);
+    DJ_TRY(backend_ask(backend, &ask, &answer));
+    for (size_t i = 0; backend->conn != NULL && i < sizeof looks / sizeof *looks; i++) {
+        if (strcmp(verb, looks[i]) == 0) {
+            DJ_TRY(sql_rest(backend, verb, name, &answer));
         }
     }
-    return flags->server.url != NULL ? DJ_OK
-                                     : db_conn_open(flags->database_url, "durable", ret_conn);
+    return show(backend, verb, name, answer);
 }
 
 static dj_status check_verb(const char *verb, const char *const more[], int count) {
@@ -325,7 +212,7 @@ static dj_status check_verb(const char *verb, const char *const more[], int coun
 }
 
 dj_status command_endpoints(int argc, char **argv) {
-    struct endpoints_flags flags = { .json = false };
+    struct endpoints_flags flags = { .concurrency = 0 };
     const struct config_option options[] = {
         { .flag = "allow-private",
           .help = "add: its address may be of a private network, or this machine",
@@ -345,23 +232,7 @@ dj_status command_endpoints(int argc, char **argv) {
           .help = "add: how long a call may take",
           .kind = CONFIG_TEXT,
           .target = &flags.timeout },
-        { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &flags.json },
-        { .flag = "database-url",
-          .value_name = "URL",
-          .help = "the PostgreSQL to work on (DURABLE_DATABASE_URL)",
-          .kind = CONFIG_TEXT,
-          .target = &flags.database_url },
-        { .flag = "url",
-          .value_name = "URL",
-          .help = "… or the durable-server to ask (DURABLE_URL)",
-          .kind = CONFIG_TEXT,
-          .target = &flags.server.url },
-        { .flag = "api-key",
-          .environment = "DURABLE_API_KEY",
-          .value_name = "KEY",
-          .help = "for --url: a key with scope admin; to list, read",
-          .kind = CONFIG_TEXT,
-          .target = &flags.server.api_key },
+        BACKEND_OPTIONS(&flags.backend),
         { .flag = NULL },
     };
     const struct config_command command = {
@@ -374,7 +245,6 @@ dj_status command_endpoints(int argc, char **argv) {
         .arguments_max = 3
     };
     int first;
-    PGconn *conn;
     DJ_TRY(config_parse(&command, argc, argv, &first));
     const char *verb = argv[first] == NULL ? "list" : argv[first];
     int count = 0;
@@ -383,12 +253,9 @@ dj_status command_endpoints(int argc, char **argv) {
         more[count] = argv[first + 1 + count];
     }
     DJ_TRY(check_verb(verb, more, count));
-    if (flags.timeout != NULL) {
-        DJ_TRY(duration_parse("--timeout", flags.timeout, &flags.timeout_ms));
-    }
-    DJ_TRY(choose(&flags, &conn));
-    dj_status status = strcmp(verb, "list") == 0 ? endpoints_list(&flags, conn)
-                                                 : run_verb(&flags, conn, verb, more[0], more[1]);
-    db_conn_close(conn);
+    DJ_TRY(backend_open(&flags.backend));
+    dj_status status = strcmp(verb, "list") == 0 ? endpoints_list(&flags.backend)
+                                                 : run_verb(&flags, verb, more[0], more[1]);
+    backend_close(&flags.backend);
     return status;
 }

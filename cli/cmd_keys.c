@@ -1,4 +1,6 @@
-/* durable keys: API keys, for whoever owns the database. A key's text is printed once, here. */
+/* durable keys: API keys, for whoever owns the database: no server makes one. A key's text is
+ * printed once, here. */
+#include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/print.h"
 
@@ -6,8 +8,11 @@
 #include "common/auto.h"
 #include "common/config.h"
 #include "common/db_calls.h"
+#include "common/db_conn.h"
+#include "common/db_rows.h"
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct keys_flags {
@@ -15,30 +20,58 @@ struct keys_flags {
     bool json;
 };
 
-/* The answer's one text: a key alone in its line, or JSON. */
-static dj_status call_and_print(const char *url, const struct db_call *call,
-                                struct db_params *params) {
+/* Calls, frees the parameters, and hands on the answer's one text: yours (free). */
+static dj_status call_text(const char *url, const struct db_call *call, struct db_params *params,
+                           char **ret_text) {
     AUTO(pgresult) PGresult *rows = NULL;
+    PGconn *conn = NULL;
+    const char *text = NULL;
+    size_t length;
     dj_status status = params_status(params);
     if (status == DJ_OK) {
-        status = call_once(url, call, params, &rows);
+        status = db_conn_open(url, "durable", &conn);
     }
+    if (status == DJ_OK) {
+        status = db_exec(conn, call, params, &rows);
+    }
+    db_conn_close(conn);
     params_done(params);
     DJ_TRY(status);
-    return print_json(rows);
+    DJ_TRY(rows_text(rows, 0, 0, &text, &length));
+    *ret_text = strdup(text);
+    return *ret_text == NULL ? dj_fail(DJ_NO_MEMORY, "no memory for the answer") : DJ_OK;
+}
+
+/* A key alone in its line, or JSON. */
+static dj_status call_and_print(const char *url, const struct db_call *call,
+                                struct db_params *params) {
+    AUTO(free) char *text = NULL;
+    DJ_TRY(call_text(url, call, params, &text));
+    (void)puts(text);
+    return DJ_OK;
 }
 
 static dj_status keys_list(const struct keys_flags *flags) {
-    static const char *const headings[] = { "ID",     "NAMESPACE", "NAME",    "SCOPES",
-                                            "STATUS", "CREATED",   "EXPIRES", "REPLACED BY" };
+    static const struct column columns[] = {
+        { "ID", "id", NULL },
+        { "NAMESPACE", "namespace", NULL },
+        { "NAME", "name", NULL },
+        { "SCOPES", "scopes", cell_list },
+        { "STATUS", "status", NULL },
+        { "CREATED", "createdAt", cell_time },
+        { "EXPIRES", "expiresAt", cell_time },
+        { "REPLACED BY", "replacedBy", NULL },
+    };
     struct db_params params;
-    AUTO(pgresult) PGresult *rows = NULL;
+    AUTO(free) char *text = NULL;
     params_init(&params);
-    dj_status status =
-        call_once(flags->url, flags->json ? &CALL_KEYS_JSON : &CALL_KEYS_TABLE, &params, &rows);
-    params_done(&params);
-    DJ_TRY(status);
-    return flags->json ? print_json(rows) : print_table(rows, headings, 8);
+    DJ_TRY(call_text(flags->url, &CALL_KEYS_JSON, &params, &text));
+    if (flags->json) {
+        (void)puts(text);
+        return DJ_OK;
+    }
+    return print_table(answer_at(answer_of(text), "keys"), columns,
+                       sizeof columns / sizeof *columns);
 }
 
 static dj_status key_create(const struct keys_flags *flags, const char *name) {
@@ -109,6 +142,12 @@ dj_status command_keys(int argc, char **argv) {
     };
     int first;
     DJ_TRY(config_parse(&command, argc, argv, &first));
+    const char *server = getenv("DURABLE_URL");
+    if (flags.url == NULL && server != NULL && server[0] != '\0') {
+        return dj_fail(DJ_INVALID_ARGUMENT,
+                       "API keys are made in the database, by its owner, and by no server; "
+                       "DURABLE_DATABASE_URL or --database-url names the database");
+    }
     const char *verb = argv[first] == NULL ? "list" : argv[first];
     const char *argument = argv[first] == NULL ? NULL : argv[first + 1];
     if (strcmp(verb, "list") == 0 && argument == NULL) {

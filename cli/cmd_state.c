@@ -1,23 +1,20 @@
-/* durable state: get, set, delete, increment. Values go through as text: they are never printed
- * anew. */
+/* durable state: get, set, delete, increment, lock, unlock. Values go through as text: they are
+ * never printed anew. */
+#include "cli/answer.h"
+#include "cli/backend.h"
 #include "cli/commands.h"
-#include "cli/print.h"
 
 #include "common/auto.h"
-#include "common/bounds.h"
 #include "common/config.h"
-#include "common/db_calls.h"
-#include "common/db_rows.h"
-#include "common/json.h"
+#include "common/text.h"
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct state_flags {
-    const char *url, *expires_at, *if_version;
-    bool json;
+    struct backend backend;
+    const char *expires_at, *if_version;
 };
 
 static dj_status parse_integer(const char *argument, const char *text, int64_t *ret_value) {
@@ -32,80 +29,116 @@ static dj_status parse_integer(const char *argument, const char *text, int64_t *
     return DJ_OK;
 }
 
-/* Calls, frees the parameters, and prints the one text; no row: the key is absent. */
-static dj_status call_and_print(const struct state_flags *flags, const struct db_call *text_call,
-                                const struct db_call *json_call, const char *key,
-                                struct db_params *params) {
-    AUTO(pgresult) PGresult *rows = NULL;
-    dj_status status = call_once(flags->url, flags->json ? json_call : text_call, params, &rows);
-    params_done(params);
-    DJ_TRY(status);
-    if (PQntuples(rows) == 0) {
-        return dj_fail(DJ_NOT_FOUND, "key '%.60s' is absent", key);
-    }
-    return print_json(rows);
+static void ask_get(struct ask *ask, const char *key) {
+    ask_init(ask, "GET", "/v1/state", &CALL_API_STATE_GET);
+    ask_name(ask, key);
+    ask_shown(ask);
 }
 
-static dj_status state_get(const struct state_flags *flags, const char *key) {
-    struct db_params params;
-    params_init(&params);
-    params_add_text(&params, key);
-    return call_and_print(flags, &CALL_STATE_TEXT, &CALL_STATE_JSON, key, &params);
-}
-
-static dj_status state_set(const struct state_flags *flags, const char *key, const char *value) {
-    struct db_params params;
+static dj_status ask_set(struct ask *ask, const struct state_flags *flags, const char *key,
+                         const char *value) {
     int64_t if_version = 0;
-    AUTO(json) json_object *parsed = NULL; /* only to say what is wrong with it */
-    DJ_TRY(json_parse("VALUE", value, strlen(value), PAYLOAD_BYTES_MAX, &parsed));
+    ask_init(ask, "PUT", "/v1/state", &CALL_API_STATE_SET);
     if (flags->if_version != NULL) {
         DJ_TRY(parse_integer("--if-version", flags->if_version, &if_version));
     }
-    params_init(&params);
-    params_add_text(&params, key);
-    params_add_jsonb(&params, value);
-    params_add_text(&params, flags->expires_at);
-    if (flags->if_version != NULL) {
-        params_add_int8(&params, if_version);
-    } else {
-        params_add_null(&params);
-    }
-    return call_and_print(flags, &CALL_STATE_SET_TEXT, &CALL_STATE_SET_JSON, key, &params);
-}
-
-static dj_status state_delete(const struct state_flags *flags, const char *key) {
-    struct db_params params;
-    AUTO(pgresult) PGresult *rows = NULL;
-    bool deleted;
-    params_init(&params);
-    params_add_text(&params, key);
-    dj_status status = call_once(flags->url, &CALL_STATE_DELETE, &params, &rows);
-    params_done(&params);
-    DJ_TRY(status);
-    DJ_TRY(rows_bool(rows, 0, 0, &deleted));
-    if (!deleted) {
-        return dj_fail(DJ_NOT_FOUND, "key '%.60s' is absent", key);
-    }
-    (void)puts(flags->json ? "{\"deleted\": true}" : "deleted");
+    ask_name(ask, key);
+    ask_json(ask, "value", "VALUE", value);
+    ask_time(ask, "expiresAt", "--expires-at", flags->expires_at);
+    ask_int8(ask, "ifVersion", if_version, flags->if_version != NULL);
+    ask_shown(ask);
     return DJ_OK;
 }
 
-static dj_status state_increment(const struct state_flags *flags, const char *key, const char *by) {
-    struct db_params params;
+static void ask_delete(struct ask *ask, const char *key) {
+    ask_init(ask, "DELETE", "/v1/state", &CALL_API_STATE_DELETE);
+    ask_name(ask, key);
+}
+
+static dj_status ask_increment(struct ask *ask, const struct state_flags *flags, const char *key,
+                               const char *by) {
     int64_t number = 1;
+    ask_init(ask, "POST", "/v1/state", &CALL_API_STATE_INCREMENT);
     if (by != NULL) {
         DJ_TRY(parse_integer("BY", by, &number));
     }
-    params_init(&params);
-    params_add_text(&params, key);
-    params_add_int8(&params, number);
-    params_add_text(&params, flags->expires_at);
-    return call_and_print(flags, &CALL_STATE_INCREMENT_TEXT, &CALL_STATE_INCREMENT_JSON, key,
-                          &params);
+    ask_name(ask, key);
+    ask_path(ask, "/increment");
+    ask_int8(ask, "by", number, true);
+    ask_time(ask, "expiresAt", "--expires-at", flags->expires_at);
+    return DJ_OK;
+}
+
+static void ask_lock(struct ask *ask, const char *key, const char *owner, const char *ttl) {
+    bool locks = ttl != NULL;
+    ask_init(ask, "POST", "/v1/state", locks ? &CALL_API_STATE_LOCK : &CALL_API_STATE_UNLOCK);
+    ask_name(ask, key);
+    ask_path(ask, locks ? "/lock" : "/unlock");
+    ask_text(ask, "owner", owner);
+    if (locks) {
+        ask_duration(ask, "ttl", "TTL", ttl);
+    }
+}
+
+/* The verbs: how many arguments each takes behind its KEY, and what it prints: a field of the
+ * answer, or a word. */
+static const struct verb {
+    const char *name;
+    int more_min, more_max;
+    const char *field, *word;
+} verbs[] = {
+    { "get", 0, 0, "value", NULL },      { "set", 1, 1, "version", NULL },
+    { "delete", 0, 0, NULL, "deleted" }, { "increment", 0, 1, "value", NULL },
+    { "lock", 2, 2, NULL, "locked" },    { "unlock", 1, 1, NULL, "unlocked" },
+};
+
+static dj_status ask_verb(struct ask *ask, const struct state_flags *flags, const char *verb,
+                          char **arguments) {
+    const char *key = arguments[0];
+    if (strcmp(verb, "get") == 0) {
+        ask_get(ask, key);
+    } else if (strcmp(verb, "set") == 0) {
+        return ask_set(ask, flags, key, arguments[1]);
+    } else if (strcmp(verb, "delete") == 0) {
+        ask_delete(ask, key);
+    } else if (strcmp(verb, "increment") == 0) {
+        return ask_increment(ask, flags, key, arguments[1]);
+    } else {
+        ask_lock(ask, key, arguments[1], strcmp(verb, "lock") == 0 ? arguments[2] : NULL);
+    }
+    return DJ_OK;
+}
+
+static dj_status show(const struct verb *verb, const struct backend *backend, const char *answer) {
+    struct json_slice value = answer_at(answer_of(answer), verb->field == NULL ? "" : verb->field);
+    if (backend->json) {
+        (void)puts(answer);
+    } else if (verb->field == NULL) {
+        (void)puts(verb->word);
+    } else if (value.text == NULL) {
+        return dj_fail(DJ_NOT_ALLOWED, "the value is not shown; DURABLE_API_KEY needs scope "
+                                       "payloads");
+    } else {
+        (void)printf("%.*s\n", (int)value.length, value.text);
+    }
+    return DJ_OK;
+}
+
+static dj_status run_verb(struct state_flags *flags, const struct verb *verb, char **arguments) {
+    AUTO(ask) struct ask ask = { .method = NULL };
+    AUTO(free) char *answer = NULL;
+    DJ_TRY(check_key("key", arguments[0]));
+    DJ_TRY(ask_verb(&ask, flags, verb->name, arguments));
+    DJ_TRY(ask.status);
+    DJ_TRY(backend_open(&flags->backend));
+    dj_status status = backend_ask(&flags->backend, &ask, &answer);
+    backend_close(&flags->backend);
+    DJ_TRY(status);
+    return show(verb, &flags->backend, answer);
 }
 
 dj_status command_state(int argc, char **argv) {
-    struct state_flags flags = { .url = NULL };
+    struct state_flags flags = { .expires_at = NULL };
     const struct config_option options[] = {
         { .flag = "expires-at",
           .value_name = "TIME",
@@ -118,40 +151,33 @@ dj_status command_state(int argc, char **argv) {
           .help = "set: only if this version is there; 0: only if the key is absent",
           .kind = CONFIG_TEXT,
           .target = &flags.if_version },
-        { .flag = "json", .help = "print JSON", .kind = CONFIG_SWITCH, .target = &flags.json },
-        { .flag = "database-url",
-          .environment = "DURABLE_DATABASE_URL",
-          .value_name = "URL",
-          .help = "the PostgreSQL to work on",
-          .kind = CONFIG_TEXT,
-          .target = &flags.url },
+        BACKEND_OPTIONS(&flags.backend),
         { .flag = NULL },
     };
     const struct config_command command = {
         .program = "durable state",
-        .arguments = "get KEY | set KEY VALUE | delete KEY | increment KEY [BY]",
-        .summary = "reads and changes the namespace's state; VALUE is JSON, BY an integer (1)",
+        .arguments = "get KEY | set KEY VALUE | delete KEY | increment KEY [BY] | lock KEY OWNER "
+                     "TTL | unlock KEY OWNER",
+        .summary = "reads and changes the namespace's state; VALUE is JSON, BY an integer (1), TTL "
+                   "a time such as 30s",
         .options = options,
         .arguments_min = 2,
-        .arguments_max = 3
+        .arguments_max = 4
     };
-    int first;
+    int first, more = 0;
     DJ_TRY(config_parse(&command, argc, argv, &first));
-    const char *verb = argv[first], *key = argv[first + 1], *more = argv[first + 2];
-    if (strcmp(verb, "get") == 0 && more == NULL) {
-        return state_get(&flags, key);
+    char **arguments = argv + first + 1;
+    while (arguments[1 + more] != NULL) {
+        more++;
     }
-    if (strcmp(verb, "set") == 0 && more != NULL) {
-        return state_set(&flags, key, more);
-    }
-    if (strcmp(verb, "delete") == 0 && more == NULL) {
-        return state_delete(&flags, key);
-    }
-    if (strcmp(verb, "increment") == 0) {
-        return state_increment(&flags, key, more);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        if (strcmp(argv[first], verbs[i].name) == 0 && more >= verbs[i].more_min &&
+            more <= verbs[i].more_max) {
+            return run_verb(&flags, &verbs[i], arguments);
+        }
     }
     return dj_fail(DJ_INVALID_ARGUMENT,
-                   "'%s' is not allowed so; `get KEY`, `set KEY VALUE`, `delete KEY` and "
-                   "`increment KEY [BY]` are",
-                   verb);
+                   "'%s' is not allowed so; `get KEY`, `set KEY VALUE`, `delete KEY`, `increment "
+                   "KEY [BY]`, `lock KEY OWNER TTL` and `unlock KEY OWNER` are",
+                   argv[first]);
 }

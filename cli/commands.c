@@ -9,10 +9,10 @@ const struct command commands[] = {
     { "runs", "list runs, newest first", command_runs },
     { "cancel", "cancel a run", command_cancel },
     { "retry", "let a failed or cancelled run go on", command_retry },
-    { "queues", "list, pause and resume queues", command_queues },
+    { "queues", "list, set, pause and resume queues", command_queues },
     { "workers", "list workers", command_workers },
     { "endpoints", "list, register and steer where handlers are served", command_endpoints },
-    { "state", "get, set, delete and increment state", command_state },
+    { "state", "get, set, delete, increment and lock state", command_state },
     { "keys", "list, make, rotate and revoke API keys", command_keys },
     { "conformance", "does an SDK speak the handler protocol?", command_conformance },
 };

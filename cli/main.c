@@ -13,9 +13,9 @@ static void print_usage(FILE *out) {
     for (int i = 0; i < command_count; i++) {
         (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
     }
-    (void)fprintf(out,
-                  "\n`durable COMMAND --help` shows a command's options. The database is named by "
-                  "DURABLE_DATABASE_URL.\n");
+    (void)fprintf(
+        out, "\n`durable COMMAND --help` shows a command's options. DURABLE_DATABASE_URL names "
+             "the database,\nor DURABLE_URL and DURABLE_API_KEY a durable-server.\n");
 }
 
 /* What to do about a failure that only speaks of the database. */

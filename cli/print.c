@@ -1,10 +1,11 @@
 #include "cli/print.h"
 
+#include "cli/answer.h"
 #include "common/auto.h"
 #include "common/check.h"
-#include "common/db_conn.h"
 #include "common/db_rows.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define COLUMNS_MAX 12
@@ -20,92 +21,159 @@ const char *text_at(const PGresult *rows, int row, int column, int *ret_length) 
     return text;
 }
 
+void cell_add(struct buf *cell, const char *text) {
+    check(buf_add_text(cell, text) == DJ_OK);
+}
+
+void cell_add_field(struct buf *cell, struct json_slice object, const char *path) {
+    AUTO(free) char *text = answer_text(object, path);
+    cell_add(cell, text);
+}
+
+void cell_json(struct json_slice value, struct buf *cell) {
+    if (answer_has(value, "")) {
+        check(buf_add(cell, value.text, value.length) == DJ_OK);
+    }
+}
+
+void cell_time(struct json_slice value, struct buf *cell) {
+    AUTO(free) char *text = answer_text(value, "");
+    if (strlen(text) > 19 && text[10] == 'T') {
+        text[10] = ' ';
+        text[19] = '\0';
+    }
+    cell_add(cell, text);
+}
+
+void cell_list(struct json_slice value, struct buf *cell) {
+    struct json_slice none, item;
+    struct json_walk walk;
+    bool more;
+    if (value.text == NULL || json_walk_begin(&walk, "the answer", value.text, value.length,
+                                              /* object= */ false) != DJ_OK) {
+        return;
+    }
+    while (json_walk_next(&walk, &more, &none, &item) == DJ_OK && more) {
+        cell_add(cell, cell->length == 0 ? "" : ",");
+        cell_add_field(cell, item, "");
+    }
+}
+
+void cell_yes(struct json_slice value, struct buf *cell) {
+    cell_add(cell, answer_is(value, "", "true") ? "yes" : "");
+}
+
 /* Characters, not bytes: how wide a terminal shows it. */
-static int width_of(const char *text, int length) {
+static int width_of(const char *text) {
     int width = 0;
-    for (int i = 0; i < length; i++) {
-        width += ((unsigned char)text[i] & 0xC0) != 0x80;
+    for (; *text != '\0'; text++) {
+        width += ((unsigned char)*text & 0xC0) != 0x80;
     }
     return width;
 }
 
-static void print_cell(const char *text, int length, int width, bool last) {
-    for (int i = 0; i < length; i++) { /* whatever a message holds, it stays in its line */
-        (void)putchar((unsigned char)text[i] < ' ' || text[i] == 0x7F ? ' ' : text[i]);
-    }
-    if (!last) {
-        (void)printf("%*s", width - width_of(text, length) + 2, "");
+void print_text(const char *text) {
+    for (; *text != '\0'; text++) {
+        (void)putchar((unsigned char)*text < ' ' || *text == 0x7F ? ' ' : *text);
     }
 }
 
-dj_status print_table(const PGresult *rows, const char *const headings[], int count) {
-    int widths[COLUMNS_MAX];
-    for (int column = 0; column < count; column++) {
-        widths[column] = (int)strlen(headings[column]);
-        for (int row = 0; row < PQntuples(rows); row++) {
-            int length;
-            const char *text = text_at(rows, row, column, &length);
-            int width = width_of(text, length);
-            widths[column] = width > widths[column] ? width : widths[column];
-        }
+static char *cell_of(struct json_slice item, const struct column *column) {
+    struct buf cell;
+    buf_init(&cell, ANSWER_BYTES_MAX);
+    if (column->print == NULL) {
+        cell_add_field(&cell, item, column->field);
+    } else {
+        column->print(answer_at(item, column->field), &cell);
     }
-    for (int column = 0; column < count; column++) {
-        print_cell(headings[column], (int)strlen(headings[column]), widths[column],
-                   column == count - 1);
-    }
-    (void)putchar('\n');
-    for (int row = 0; row < PQntuples(rows); row++) {
-        for (int column = 0; column < count; column++) {
-            int length;
-            const char *text = text_at(rows, row, column, &length);
-            print_cell(text, length, widths[column], column == count - 1);
-        }
-        (void)putchar('\n');
-    }
-    return DJ_OK;
+    char *text = buf_take(&cell);
+    check(text != NULL);
+    return text;
 }
 
-void table_init(struct table *table, const char *const headings[], int count) {
-    PGresAttDesc columns[COLUMNS_MAX] = { 0 };
+/* The cells of all rows, one after the other; the headings are the first row. */
+struct table {
+    char **cells;
+    int columns;
+    size_t count;
+};
+
+static void table_add(struct table *table, char *cell) {
+    table->cells = realloc(table->cells, (table->count + 1) * sizeof *table->cells);
+    check(table->cells != NULL && cell != NULL);
+    table->cells[table->count++] = cell;
+}
+
+static void table_add_row(struct table *table, struct json_slice item,
+                          const struct column columns[]) {
+    for (int i = 0; i < table->columns; i++) {
+        table_add(table, cell_of(item, &columns[i]));
+    }
+}
+
+static void table_print(const struct table *table) {
+    int widths[COLUMNS_MAX] = { 0 };
+    for (size_t i = 0; i < table->count; i++) {
+        int *width = &widths[i % (size_t)table->columns];
+        *width = width_of(table->cells[i]) > *width ? width_of(table->cells[i]) : *width;
+    }
+    for (size_t i = 0; i < table->count; i++) {
+        int column = (int)(i % (size_t)table->columns);
+        print_text(table->cells[i]);
+        if (column == table->columns - 1) {
+            (void)putchar('\n');
+        } else {
+            (void)printf("%*s", widths[column] - width_of(table->cells[i]) + 2, "");
+        }
+    }
+}
+
+static void table_done(struct table *table) {
+    for (size_t i = 0; i < table->count; i++) {
+        free(table->cells[i]);
+    }
+    free(table->cells);
+}
+
+dj_status print_table(struct json_slice list, const struct column columns[], int count) {
+    struct table table = { .columns = count };
+    struct json_slice none, item;
+    struct json_walk walk;
+    bool more = true;
     check(count <= COLUMNS_MAX);
-    for (int column = 0; column < count; column++) {
-        columns[column] = (PGresAttDesc){
-            .name = (char *)headings[column], .format = 1, .typid = DB_TEXT, .typlen = -1
-        };
+    DJ_TRY(json_walk_begin(&walk, "the answer", list.text == NULL ? "" : list.text, list.length,
+                           /* object= */ false));
+    for (int i = 0; i < count; i++) {
+        table_add(&table, strdup(columns[i].heading));
     }
-    *table = (struct table){ .headings = headings,
-                             .count = count,
-                             .rows = PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK) };
-    check(table->rows != NULL && PQsetResultAttrs(table->rows, count, columns));
-}
-
-void table_add(struct table *table, const char *const cells[]) {
-    int row = PQntuples(table->rows);
-    for (int column = 0; column < table->count; column++) {
-        check(PQsetvalue(table->rows, row, column, (char *)cells[column],
-                         (int)strlen(cells[column])));
+    dj_status status = json_walk_next(&walk, &more, &none, &item);
+    while (status == DJ_OK && more) {
+        table_add_row(&table, item, columns);
+        status = json_walk_next(&walk, &more, &none, &item);
     }
-}
-
-dj_status table_print(struct table *table) {
-    dj_status status = print_table(table->rows, table->headings, table->count);
-    PQclear(TAKE(table->rows));
+    if (status == DJ_OK) {
+        table_print(&table);
+    }
+    table_done(&table);
     return status;
 }
 
-dj_status print_json(const PGresult *rows) {
-    const char *text;
-    size_t length;
-    DJ_TRY(rows_text(rows, 0, 0, &text, &length));
-    (void)printf("%.*s\n", (int)length, text);
-    return DJ_OK;
+dj_status print_row(struct json_slice item, const struct column columns[], int count) {
+    AUTO(buf) struct buf list;
+    buf_init(&list, ANSWER_BYTES_MAX);
+    DJ_TRY(buf_add_text(&list, "["));
+    DJ_TRY(buf_add(&list, item.text, item.length));
+    DJ_TRY(buf_add_text(&list, "]"));
+    return print_table(answer_of(list.data), columns, count);
 }
 
-dj_status call_once(const char *conninfo, const struct db_call *call,
-                    const struct db_params *params, PGresult **ret_rows) {
-    PGconn *conn;
-    DJ_TRY(db_conn_open(conninfo, "durable", &conn));
-    dj_status status = db_exec(conn, call, params, ret_rows);
-    db_conn_close(conn);
-    return status;
+void print_fields(struct json_slice item, const struct column columns[], int count) {
+    for (int i = 0; i < count; i++) {
+        AUTO(free) char *text = cell_of(item, &columns[i]);
+        if (text[0] != '\0') {
+            (void)printf("%-8s ", columns[i].heading);
+            print_text(text);
+            (void)putchar('\n');
+        }
+    }
 }

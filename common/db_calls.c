@@ -119,85 +119,14 @@ CALL(CALL_STATE_LOCK, "state_lock", "select durable.state_lock($1, $2, $3::text:
      DB_TEXT, DB_TEXT, DB_TEXT);
 CALL(CALL_STATE_UNLOCK, "state_unlock", "select durable.state_unlock($1, $2)", DB_TEXT, DB_TEXT);
 
-/* Newest first: ids are by time. Null filters let everything through. */
-#define RUNS_FILTER                                                                                \
-    " from unnest(durable_internal.run_ids($1, $2, $3, null, null, null, null, null, $4)) "        \
-    "with ordinality as i (id, n) cross join lateral (select v.* from durable.runs v "             \
-    "where v.id = i.id offset 0) as r order by i.n"
-CALL(CALL_RUNS_TABLE, "runs_table",
-     "select r.id::text, r.status, r.job, r.queue, r.attempt || '/' || r.max_attempts, "
-     "to_char(r.created_at, 'YYYY-MM-DD HH24:MI:SS'), coalesce(r.error ->> 'message', "
-     "r.waiting_for ->> 'kind', '')" RUNS_FILTER,
-     DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
-CALL(CALL_RUNS_JSON, "runs_json",
-     "select jsonb_build_object('runs', coalesce(jsonb_agg(durable_internal.run_json(f)), "
-     "'[]'))::text "
-     "from (select r.*" RUNS_FILTER ") as f",
-     DB_TEXT, DB_TEXT, DB_TEXT, DB_INT4);
-CALL(CALL_RUN_TABLE, "run_table",
-     "select r.id::text, r.job, r.queue, r.status, r.attempt::text, r.max_attempts::text, "
-     "r.payload::text, coalesce(r.result::text, ''), coalesce((r.error ->> 'name') || ': ' || "
-     "(r.error ->> 'message'), ''), durable.why(r.id) from durable.runs r where r.id = $1",
-     DB_UUID);
-CALL(
-    CALL_RUN_JSON, "run_json",
-    "select (durable_internal.run_json(r) || jsonb_build_object('why', durable.why(r.id), "
-    "'timeline', "
-    "(select coalesce(jsonb_agg(jsonb_build_object('at', durable_internal.json_time(t.at), 'kind', "
-    "t.kind, 'name', t.name, 'attempt', t.attempt, 'durationMs', t.duration_ms, 'detail', "
-    "t.detail)), "
-    "'[]') from durable.timeline(r.id) as t)))::text from durable.runs r where r.id = $1",
-    DB_UUID);
-CALL(CALL_TIMELINE_TABLE, "timeline_table",
-     "select to_char(t.at - first_value(t.at) over (), 'HH24:MI:SS.MS'), t.kind, coalesce(t.name, "
-     "''), "
-     "t.attempt::text, coalesce(round(t.duration_ms::numeric, 1)::text, ''), "
-     "coalesce(t.detail ->> 'error', t.detail ->> 'message', '') from durable.timeline($1) as t",
-     DB_UUID);
-const struct db_call CALL_QUEUES_TABLE = {
-    .name = "queues_table",
-    .sql = "select name, depth::text, running::text, case when paused then 'yes' else '' end, "
-           "coalesce(date_trunc('second', oldest_age)::text, ''), coalesce(dead_letter_queue, '') "
-           "from durable.queues order by name"
-};
-const struct db_call CALL_WORKERS_TABLE = {
-    .name = "workers_table",
-    .sql = "select id::text, name, coalesce(pid::text, ''), status, in_hand || '/' || slots, "
-           "array_to_string(jobs || endpoint_jobs, ','), date_trunc('second', clock_timestamp() - "
-           "started_at)::text "
-           "from durable.workers order by started_at"
-};
-CALL(CALL_PAUSE_QUEUE, "pause_queue", "select durable.pause_queue($1)::text", DB_TEXT);
-CALL(CALL_RESUME_QUEUE, "resume_queue", "select durable.resume_queue($1)::text", DB_TEXT);
+CALL(CALL_START_TEXT, "start_text",
+     "select durable_internal.start_text($1, $2, $3, $4, $5 * interval '1 millisecond', $6, $7, "
+     "$8, $9, $10 * interval '1 millisecond', $11, $12)",
+     DB_TEXT, DB_JSONB, DB_TEXT, DB_TEXT, DB_INT8, DB_INT4, DB_TIMESTAMPTZ, DB_INT4, DB_TEXT,
+     DB_INT8, DB_JSONB, DB_TEXT);
+CALL(CALL_RESULT_LOOK, "result_look", "select result from durable_internal.result_text($1, $2)",
+     DB_UUID, DB_BOOL);
 
-/* No row: the key is absent. */
-CALL(CALL_STATE_TEXT, "state_text",
-     "select g.value::text from durable.state_get($1) as g where g.version is not null", DB_TEXT);
-CALL(CALL_STATE_JSON, "state_json",
-     "select jsonb_build_object('key', $1, 'value', g.value, 'version', g.version, 'expiresAt', "
-     "durable_internal.json_time(g.expires_at))::text from durable.state_get($1) as g "
-     "where g.version is not null",
-     DB_TEXT);
-#define STATE_SET "durable.state_set($1, $2, $3::text::timestamptz, $4)"
-#define STATE_INCREMENT "durable.state_increment($1, $2, $3::text::timestamptz)"
-CALL(CALL_STATE_SET_TEXT, "state_set_text", "select " STATE_SET "::text", DB_TEXT, DB_JSONB,
-     DB_TEXT, DB_INT8);
-CALL(CALL_STATE_SET_JSON, "state_set_json",
-     "select jsonb_build_object('key', $1, 'version', " STATE_SET ")::text", DB_TEXT, DB_JSONB,
-     DB_TEXT, DB_INT8);
-CALL(CALL_STATE_INCREMENT_TEXT, "state_increment_text", "select " STATE_INCREMENT "::text", DB_TEXT,
-     DB_INT8, DB_TEXT);
-CALL(CALL_STATE_INCREMENT_JSON, "state_increment_json",
-     "select jsonb_build_object('key', $1, 'value', " STATE_INCREMENT ")::text", DB_TEXT, DB_INT8,
-     DB_TEXT);
-
-const struct db_call CALL_KEYS_TABLE = {
-    .name = "keys_table",
-    .sql = "select key_id, namespace, name, array_to_string(scopes, ','), status, "
-           "to_char(created_at, 'YYYY-MM-DD HH24:MI:SS'), "
-           "coalesce(to_char(expires_at, 'YYYY-MM-DD HH24:MI:SS'), ''), coalesce(replaced_by, '') "
-           "from durable_internal.key_list()"
-};
 const struct db_call CALL_KEYS_JSON = {
     .name = "keys_json",
     .sql = "select jsonb_build_object('keys', coalesce(jsonb_agg(jsonb_build_object('id', key_id, "

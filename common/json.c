@@ -461,6 +461,25 @@ char *json_decode_string(char *text, size_t length) {
     return text;
 }
 
+dj_status buf_add_json(struct buf *buf, const char *text) {
+    DJ_TRY(buf_add(buf, "\"", 1));
+    for (const char *at = text; *at != '\0';) {
+        size_t plain = 0;
+        while (at[plain] != '\0' && at[plain] != '"' && at[plain] != '\\' &&
+               (unsigned char)at[plain] >= ' ') {
+            plain++;
+        }
+        DJ_TRY(buf_add(buf, at, plain));
+        at += plain;
+        if (*at == '"' || *at == '\\') {
+            DJ_TRY(buf_addf(buf, "\\%c", *at++));
+        } else if (*at != '\0') {
+            DJ_TRY(buf_addf(buf, "\\u%04x", (unsigned int)(unsigned char)*at++));
+        }
+    }
+    return buf_add(buf, "\"", 1);
+}
+
 /* A tokener is large and made for one value; this thread's is used again and again, and goes with
  * the thread. */
 static pthread_key_t tokener_key;

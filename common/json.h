@@ -47,6 +47,9 @@ MUST_CHECK dj_status json_check(const char *argument, const char *text, size_t l
 MUST_CHECK dj_status json_check_inside(const char *argument, const char *text, size_t length,
                                        size_t bytes_max, int outer);
 
+/** Appends a text, UTF-8, as a JSON string. */
+MUST_CHECK dj_status buf_add_json(struct buf *buf, const char *text);
+
 /** A part of a JSON text. */
 struct json_slice {
     const char *text;

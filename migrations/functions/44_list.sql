@@ -4,7 +4,7 @@
 --
 -- Each is looked for where few others are: what has not ended in the table that holds it; dead letters, what failed and what was
 -- cancelled, and tags in indexes of nothing else; the rest by its lanes, or by id alone where they are many.
--- A run that moves meanwhile may be missed, as in any list. Called by runs_page, bulk and `durable runs`.
+-- A run that moves meanwhile may be missed, as in any list. Called by runs_page and bulk.
 create or replace function durable_internal.run_ids(status text, job text, queue text, dead_letter_queue text, tags jsonb,
     since timestamptz, until timestamptz, before uuid, most int)
 returns uuid[]

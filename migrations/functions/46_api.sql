@@ -1,5 +1,5 @@
 -- What durable-server calls for an API key, beside the functions of schema durable. Answers are JSON as text, which goes to
--- the client as it is. All but start_batch, ended_runs and stream_tails work in the namespace that as_namespace has set
+-- the client as it is. `durable` calls most of them over SQL, so that its answers are the same. All but start_batch, ended_runs and stream_tails work in the namespace that as_namespace has set
 -- for the transaction.
 
 -- Refuses a login that as_namespace means nothing to: all keys would act in one namespace. Called once a connection.
@@ -137,6 +137,24 @@ begin
            as i (id, made, born, namespace, job, queue, attempts, options, n)
       join kind k on k.namespace = i.namespace and k.job = i.job and k.queue = i.queue
      order by i.n;
+end
+$$;
+
+-- Starts a run, and answers it, with `created`: false where its key was known. Called by `durable start`; the server gathers
+-- starts in start_batch. Raises what durable.start does.
+create or replace function durable_internal.start_text(job text, payload jsonb, queue text, idempotency_key text,
+    idempotency_ttl interval, max_attempts int, scheduled_at timestamptz, priority int, concurrency_key text,
+    timeout interval, tags jsonb, on_terminal text)
+returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    started record;
+begin
+    started := durable_internal.start_run(durable_internal.session_namespace(), job, payload, queue, idempotency_key,
+                   idempotency_ttl, max_attempts, scheduled_at, priority, concurrency_key, timeout, tags,
+                   jsonb_strip_nulls(jsonb_build_object('onTerminal', on_terminal)));
+    return durable_internal.run_text(started.run_id, true)::jsonb || jsonb_build_object('created', started.created);
 end
 $$;
 

@@ -23,10 +23,26 @@ grant execute on function durable_internal.session_namespace(),
     durable_internal.fail(text, text, text), durable_internal.fail_not_available(text),
     durable_internal.run_status(text, text), durable_internal.attempt_outcome(text, jsonb),
     durable_internal.waiting_for(durable_internal.place, durable_internal.lane),
-    durable_internal.json_time(timestamptz), durable_internal.run_json(durable.runs),
-    durable_internal.run_ids(text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int),
-    durable_internal.queues_text(), durable_internal.workers_text(), durable_internal.endpoints_text()
+    durable_internal.json_time(timestamptz)
     to durable_client, durable_read, durable_api;
+
+-- What `durable` calls over SQL: each shows and does what the views and functions of schema durable do.
+grant execute on function
+    durable_internal.run_text(uuid, boolean), durable_internal.result_text(uuid, boolean),
+    durable_internal.runs_page(text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int, boolean),
+    durable_internal.timeline_page(uuid, bigint, int), durable_internal.why_text(uuid),
+    durable_internal.queues_text(), durable_internal.workers_text(), durable_internal.endpoints_text()
+    to durable_client, durable_read;
+grant execute on function
+    durable_internal.start_text(text, jsonb, text, text, interval, int, timestamptz, int, text, interval, jsonb, text),
+    durable_internal.event_text(text, jsonb, text, text), durable_internal.cancel_text(uuid, text, boolean),
+    durable_internal.retry_text(uuid, int, boolean), durable_internal.pause_queue_text(text, boolean),
+    durable_internal.set_queue_text(text, int, int, int, interval, int, text, jsonb, int, jsonb, text),
+    durable_internal.api_state_get(text, boolean), durable_internal.api_state_delete(text),
+    durable_internal.api_state_set(text, jsonb, timestamptz, bigint, boolean),
+    durable_internal.api_state_increment(text, bigint, timestamptz),
+    durable_internal.api_state_lock(text, text, interval), durable_internal.api_state_unlock(text, text)
+    to durable_client;
 
 grant execute on function
     durable_internal.worker_register(uuid, text, text, int, text, int, bigint, text[], jsonb[], text),

@@ -111,8 +111,6 @@ void problem_reply(struct api *api, struct http_request *request, enum problem p
 void problem_reply_status(struct api *api, struct http_request *request, dj_status status,
                           const char *message);
 void problem_write(struct buf *body, int status, const char *detail);
-/** A text as a JSON string. */
-MUST_CHECK dj_status buf_add_json(struct buf *buf, const char *text);
 
 /* request.c: reading. An error names the field. */
 enum field_kind {

@@ -41,25 +41,6 @@ static const char *const words[][2] = {
     { "namespace", "namespace" },
 };
 
-dj_status buf_add_json(struct buf *buf, const char *text) {
-    DJ_TRY(buf_add(buf, "\"", 1));
-    for (const char *at = text; *at != '\0';) {
-        size_t plain = 0;
-        while (at[plain] != '\0' && at[plain] != '"' && at[plain] != '\\' &&
-               (unsigned char)at[plain] >= ' ') {
-            plain++;
-        }
-        DJ_TRY(buf_add(buf, at, plain));
-        at += plain;
-        if (*at == '"' || *at == '\\') {
-            DJ_TRY(buf_addf(buf, "\\%c", *at++));
-        } else if (*at != '\0') {
-            DJ_TRY(buf_addf(buf, "\\u%04x", (unsigned int)(unsigned char)*at++));
-        }
-    }
-    return buf_add(buf, "\"", 1);
-}
-
 static dj_status write_row(struct buf *body, const struct problem_row *row, const char *detail) {
     DJ_TRY(buf_addf(body,
                     "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","

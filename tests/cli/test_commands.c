@@ -67,6 +67,7 @@ static void a_start_prints_the_runs_id_and_its_key_finds_it_again(void **state) 
     assert_string_equal(printed_id(), id);
     DURABLE_OK("start greet '{\"to\": \"Ada\"}' --key k --json");
     assert_string_equal(field("/id"), id);
+    assert_string_equal(field("/created"), "false");
     assert_string_equal(field("/payload/to"), "Ada");
     assert_string_equal(field("/idempotencyKey"), "k");
 }
@@ -135,14 +136,15 @@ static void a_run_is_cancelled_and_goes_on(void **state) {
     (void)state;
     (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('nobody')"));
     DURABLE_OK("cancel %s --reason 'not now' --json", id);
-    assert_string_equal(field("/cancelled"), "true");
+    assert_string_equal(field("/status"), "cancelled");
     assert_string_equal(
         sql_text(conn, "select error ->> 'message' from durable.runs where id = '%s'", id),
         "not now");
-    DURABLE_OK("cancel %s --json", id);
-    assert_string_equal(field("/cancelled"), "false");
+    durable(&said, url, "cancel %s", id);
+    assert_int_equal(said.status, 7);
+    assert_non_null(strstr(said.err, "has ended; it cannot be cancelled"));
     DURABLE_OK("retry %s --json", id);
-    assert_string_equal(field("/retried"), "true");
+    assert_string_equal(field("/id"), id);
     assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
                         "queued");
 }
@@ -151,14 +153,20 @@ static void a_queue_is_paused_and_resumed(void **state) {
     (void)state;
     sql(conn, "select durable.start('nobody', queue => 'slow')");
     DURABLE_OK("queues pause slow --json");
+    assert_string_equal(field("/paused"), "true");
     assert_int_equal(sql_int(conn, "select paused from durable.queues where name = 'slow'"), 1);
     DURABLE_OK("queues");
     assert_non_null(strstr(said.out, "slow"));
+    DURABLE_OK("queues set slow --max-attempts 3 --backoff '{\"initial\": \"2s\"}' "
+               "--dead-letter-queue dead --json");
+    assert_string_equal(field("/maxAttempts"), "3");
+    assert_string_equal(field("/backoff/initial"), "2s");
+    assert_string_equal(field("/deadLetterQueue"), "dead");
     DURABLE_OK("queues resume slow");
     assert_int_equal(sql_int(conn, "select paused from durable.queues where name = 'slow'"), 0);
 }
 
-static void state_is_set_got_incremented_and_deleted(void **state) {
+static void state_is_set_got_incremented_locked_and_deleted(void **state) {
     char version[32];
     (void)state;
     DURABLE_OK("state set a '{\"n\": 1.10}' --if-version 0");
@@ -176,6 +184,13 @@ static void state_is_set_got_incremented_and_deleted(void **state) {
     assert_string_equal(said.out, "6\n");
     DURABLE_OK("state increment a -8 --json");
     assert_string_equal(field("/value"), "-2");
+    DURABLE_OK("state lock a me 1m");
+    durable(&said, url, "state lock a you 1m");
+    assert_int_equal(said.status, 7);
+    durable(&said, url, "state unlock a you");
+    assert_int_equal(said.status, 7);
+    DURABLE_OK("state unlock a me --json");
+    assert_string_equal(field("/unlocked"), "true");
     DURABLE_OK("state delete a --json");
     assert_string_equal(field("/deleted"), "true");
     durable(&said, url, "state delete a");
@@ -260,20 +275,30 @@ static void what_is_wrong_is_named_and_changes_nothing(void **state) {
         { "runs --limit 0", 2, "--limit" },
         { "queues stop x", 2, "'stop'" },
         { "queues pause 'a b'", 2, "'a b'" },
+        { "queues pause", 2, "pause NAME" },
+        { "queues list x", 2, "'list'" },
+        { "queues set a --max-attempts -1", 2, "--max-attempts" },
+        { "queues set a --backoff x", 2, "--backoff, at byte 0" },
+        { "queues set a --rate-period soon", 2, "--rate-period 'soon'" },
+        { "queues set a --concurrency 5", 7, "not available yet" },
         { "workers extra", 2, "too many" },
         { "state", 2, "missing" },
         { "state get", 2, "missing" },
         { "state take k", 2, "'take'" },
         { "state set k", 2, "VALUE" },
         { "state get k 1", 2, "'get'" },
-        { "state get nothing", 4, "'nothing' is absent" },
-        { "state delete nothing", 4, "'nothing' is absent" },
+        { "state get nothing", 4, "the key is absent" },
+        { "state delete nothing", 4, "the key is absent" },
         { "state get ''", 2, "key is 0 bytes" },
         { "state set k '{x'", 2, "VALUE, at byte 1" },
         { "state set k 1 --expires-at soon", 2, "soon" },
         { "state set k 1 --if-version 7", 7, "'k' is absent" },
         { "state set k 1 --if-version -1", 2, "if_version -1" },
         { "state set k 1 --if-version x", 2, "--if-version 'x'" },
+        { "state lock k me", 2, "lock KEY OWNER TTL" },
+        { "state lock k me soon", 2, "TTL 'soon'" },
+        { "state unlock k", 2, "unlock KEY OWNER" },
+        { "state unlock k me", 7, "does not hold the lock" },
         { "state increment k x", 2, "BY 'x'" },
         { "state increment k 9223372036854775808", 2, "BY '9223372036854775808'" },
         { "keys create", 2, "'create'" },
@@ -351,7 +376,7 @@ int main(void) {
         cmocka_unit_test(runs_are_listed_newest_first_and_by_what_is_asked),
         cmocka_unit_test(a_run_is_cancelled_and_goes_on),
         cmocka_unit_test(a_queue_is_paused_and_resumed),
-        cmocka_unit_test(state_is_set_got_incremented_and_deleted),
+        cmocka_unit_test(state_is_set_got_incremented_locked_and_deleted),
         cmocka_unit_test(a_key_is_made_rotated_and_revoked),
         cmocka_unit_test(every_command_has_help),
         cmocka_unit_test(what_is_wrong_is_named_and_changes_nothing),

@@ -197,7 +197,7 @@ static void without_a_way_in_it_says_what_to_set(void **state) {
     assert_non_null(strstr(said.err, "is durable-server up there"));
     shell_said(&said, "DURABLE_API_KEY=x %s/cli/durable endpoints --url http://127.0.0.1:%d",
                program, port); /* not durable-server */
-    assert_non_null(strstr(said.err, "is --url right"));
+    assert_non_null(strstr(said.err, "not as durable-server does"));
 }
 
 int main(void) {

@@ -165,7 +165,7 @@ static void set_scene(void) {
  * do is refused by the table, or by the function's case. */
 static bool is_allowed(const char *login, const char *sqlstate) {
     static const char *const allowed[] = { "DJ", "22", "42501", "40", "55P03", "54" };
-    static const char *const of_protocol[] = { "23502", "23514", "20000" };
+    static const char *const of_protocol[] = { "23502", "23505", "23514", "20000" };
     bool protocol = strcmp(login, "worker") == 0 || strcmp(login, "scheduler") == 0;
     for (size_t i = 0; protocol && i < sizeof of_protocol / sizeof *of_protocol; i++) {
         if (strcmp(sqlstate, of_protocol[i]) == 0) {

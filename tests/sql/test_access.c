@@ -165,7 +165,11 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "has_function_privilege('durable_read', p.oid, 'execute')) and p.proname not in "
          "('session_namespace', 'fail', "
          "'fail_not_available', 'run_status', 'attempt_outcome', 'waiting_for', 'json_time', "
-         "'run_json', 'run_ids', 'queues_text', 'workers_text', 'endpoints_text')");
+         "'run_text', 'result_text', 'runs_page', 'timeline_page', 'why_text', 'queues_text', "
+         "'workers_text', 'endpoints_text') and (has_function_privilege('durable_read', p.oid, "
+         "'execute') or p.proname not in ('start_text', 'event_text', 'cancel_text', 'retry_text', "
+         "'pause_queue_text', 'set_queue_text', 'api_state_get', 'api_state_set', "
+         "'api_state_delete', 'api_state_increment', 'api_state_lock', 'api_state_unlock'))");
     /* What the programs may call is a page of grants; what makes keys and namespaces is in none of
      * them. */
     NONE("select string_agg(format('%%s:%%s', r.role, p.oid::regprocedure), ' ') from pg_proc p, "
@@ -254,6 +258,55 @@ static void no_function_touches_another_namespace(void **state) {
     }
 }
 
+/* The same of what `durable` calls over SQL. Lists show nothing; changes make something of the
+ * caller's own. */
+static void no_call_of_the_command_line_touches_another_namespace(void **state) {
+    static const struct {
+        const char *call, *sqlstate;
+    } ours[] = {
+        { "run_text('%s', true)", "DJ003" },
+        { "result_text('%s', true)", "DJ003" },
+        { "timeline_page('%s', 0, 10)", "DJ003" },
+        { "why_text('%s')", "DJ003" },
+        { "cancel_text('%s', null, true)", "DJ003" },
+        { "retry_text('%s', null, true)", "DJ003" },
+        { "api_state_get('untouched', true)", "DJ003" },
+        { "api_state_delete('untouched')", "DJ003" },
+        { "api_state_unlock('untouched', 'me')", "DJ006" },
+        { "runs_page(null, null, null, null, null, null, null, null, 10, true)", NULL },
+        { "queues_text()", NULL },
+        { "workers_text()", NULL },
+        { "endpoints_text()", NULL },
+        { "start_text('job', '1', 'default', 'untouched', null, null, null, 0, null, null, '{}', "
+          "null)",
+          NULL },
+        { "event_text('event', '2', 'key', 'untouched')", NULL },
+        { "pause_queue_text('queue', true)", NULL },
+        { "set_queue_text('queue', null, null, null, null, null, null, null, 9, null, null)",
+          NULL },
+        { "api_state_lock('untouched', 'you', '1 hour')", NULL },
+        { "api_state_set('untouched', '1', null, 0, true)", NULL },
+        { "api_state_increment('untouched', 1, null)", NULL },
+    };
+    (void)state;
+    sql(conn, "select durable.state_set('untouched', '\"canary\"')");
+    sql(conn, "select durable.state_lock('untouched', 'me', '1 hour')");
+    sql(conn, "select durable.start('job', '\"canary\"', idempotency_key => 'untouched')");
+    const char *before = all_of_default();
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        char text[256];
+        (void)snprintf(text, sizeof text, ours[i].call, run_id);
+        if (ours[i].sqlstate != NULL) {
+            (void)sql_error(foreign, ours[i].sqlstate, "select durable_internal.%s", text);
+        } else if (strstr(sql_text(foreign, "select durable_internal.%s", text), "canary")) {
+            fail_msg("%s shows another namespace", text);
+        }
+        if (strcmp(before, all_of_default()) != 0) {
+            fail_msg("%s changed the other namespace", text);
+        }
+    }
+}
+
 static void a_reader_changes_nothing(void **state) {
     char text[512];
     (void)state;
@@ -315,6 +368,7 @@ int main(void) {
         cmocka_unit_test(every_view_is_a_barrier_and_shows_a_stranger_nothing),
         cmocka_unit_test(each_role_may_call_what_is_meant_for_it),
         cmocka_unit_test(no_function_touches_another_namespace),
+        cmocka_unit_test(no_call_of_the_command_line_touches_another_namespace),
         cmocka_unit_test(a_reader_changes_nothing),
         cmocka_unit_test(nothing_of_the_callers_runs_with_our_rights),
     };
