@@ -2,6 +2,7 @@
 #include "cli/migrate.h"
 
 #include "cli/commands.h"
+#include "cli/migrate_index.h"
 #include "cli/migrations.h"
 #include "cli/print.h"
 #include "cli/sql_plan.h"
@@ -17,7 +18,9 @@
 #include <time.h>
 
 #define CHECKSUM_BYTES 65
-#define LOCK_TRIES_MAX 150 /* of 2 s each, or of 200 ms for the migration's own lock */
+#define REST_MS 2000 /* between two tries for a lock */
+#define TURN_MS 200  /* … for the lock of all who migrate */
+#define WEEKS_AHEAD 3
 
 enum file_state { FILE_NEW, FILE_APPLIED, FILE_CHANGED };
 
@@ -25,12 +28,17 @@ static bool is_function_file(const struct embedded_file *file) {
     return strncmp(file->name, "functions/", 10) == 0;
 }
 
-static void pause_ms(long ms) {
+static void sleep_ms(long ms) {
     struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000 };
     (void)nanosleep(&rest, NULL);
 }
 
-static dj_status command(PGconn *conn, const char *sql) {
+void migrate_pause(void) {
+    (void)fprintf(stderr, "durable migrate: %s; trying again\n", dj_error_message());
+    sleep_ms(REST_MS);
+}
+
+dj_status migrate_command(PGconn *conn, const char *sql) {
     AUTO(pgresult) PGresult *result = PQexec(conn, sql);
     ExecStatusType status = PQresultStatus(result);
     return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK ? DJ_OK : dj_fail_result(result);
@@ -76,6 +84,13 @@ static dj_status applied_list(PGconn *conn, PGresult **ret_rows) {
     return status;
 }
 
+/* A table file that comes to the same as an earlier text of its own has that text's checksum. */
+static bool was_once(const struct embedded_file *file, const char *sum, int sum_length) {
+    char line[CHECKSUM_BYTES + 32];
+    (void)snprintf(line, sizeof line, "\n-- durable: was %.*s\n", sum_length, sum);
+    return strstr(file->text, line) != NULL;
+}
+
 static dj_status state_of(PGconn *conn, const PGresult *applied, const struct embedded_file *file,
                           enum file_state *ret_state) {
     char checksum[CHECKSUM_BYTES];
@@ -87,8 +102,9 @@ static dj_status state_of(PGconn *conn, const PGresult *applied, const struct em
         const char *sum = text_at(applied, row, 1, &sum_length);
         if ((size_t)name_length == strlen(file->name) &&
             memcmp(name, file->name, (size_t)name_length) == 0) {
-            bool same = (size_t)sum_length == strlen(checksum) &&
-                        memcmp(sum, checksum, (size_t)sum_length) == 0;
+            bool same = ((size_t)sum_length == strlen(checksum) &&
+                         memcmp(sum, checksum, (size_t)sum_length) == 0) ||
+                        was_once(file, sum, sum_length);
             *ret_state = same ? FILE_APPLIED : FILE_CHANGED;
         }
     }
@@ -108,16 +124,16 @@ static dj_status note_applied(PGconn *conn, const struct embedded_file *file) {
     return status;
 }
 
-/* Some files in one transaction. Whoever waits behind us for a lock waits 2 s at most; then we let
- * go, and try again. */
+/* Some files in one transaction. Whoever waits behind us for a lock waits half a second at most;
+ * then we let go, and try again. */
 static dj_status apply(PGconn *conn, const struct embedded_file *files, int count) {
     dj_status status = DJ_OK;
-    for (int tries = 0; tries < LOCK_TRIES_MAX; tries++) {
-        status = command(
-            conn, "begin; set local lock_timeout = '2s'; set local check_function_bodies = off; "
-                  "set local client_min_messages = warning");
+    for (int tries = 0; tries < MIGRATE_TRIES_MAX; tries++) {
+        status = migrate_command(conn, "begin; set local lock_timeout = " MIGRATE_LOCK_TIMEOUT "; "
+                                       "set local check_function_bodies = off; "
+                                       "set local client_min_messages = warning");
         for (int i = 0; i < count && status == DJ_OK; i++) {
-            status = command(conn, files[i].text);
+            status = migrate_command(conn, files[i].text);
             if (status != DJ_OK && status != DJ_UNAVAILABLE) {
                 char reason[512];
                 (void)snprintf(reason, sizeof reason, "%s", dj_error_message());
@@ -128,16 +144,62 @@ static dj_status apply(PGconn *conn, const struct embedded_file *files, int coun
             status = note_applied(conn, &files[i]);
         }
         if (status == DJ_OK) {
-            return command(conn, "commit");
+            return migrate_command(conn, "commit");
         }
         char reason[512];
         (void)snprintf(reason, sizeof reason, "%s", dj_error_message());
-        if (PQstatus(conn) != CONNECTION_OK || command(conn, "rollback") != DJ_OK ||
+        if (PQstatus(conn) != CONNECTION_OK || migrate_command(conn, "rollback") != DJ_OK ||
             status != DJ_UNAVAILABLE) {
             return dj_fail(status, "%s", reason);
         }
-        (void)fprintf(stderr, "durable migrate: %s; trying again\n", reason);
-        pause_ms(500);
+        (void)dj_fail(status, "%s", reason);
+        migrate_pause();
+    }
+    return status;
+}
+
+static dj_status apply_table_file(PGconn *conn, const struct embedded_file *file) {
+    if (!migrate_is_concurrent(file)) {
+        return apply(conn, file, 1);
+    }
+    DJ_TRY(migrate_indexes(conn, file));
+    return note_applied(conn, file);
+}
+
+/* A newer program has been here: our functions would be a step back. */
+static dj_status check_not_newer(const PGresult *applied) {
+    for (int row = 0; applied != NULL && row < PQntuples(applied); row++) {
+        int length;
+        const char *name = text_at(applied, row, 0, &length);
+        bool known = strncmp(name, "functions/", 10) == 0;
+        for (int i = 0; i < migrations_count && !known; i++) {
+            known = strlen(migrations[i].name) == (size_t)length &&
+                    memcmp(migrations[i].name, name, (size_t)length) == 0;
+        }
+        if (!known) {
+            return dj_fail(DJ_NOT_ALLOWED,
+                           "the database has migration %.*s, which this version does not know; "
+                           "migrate with the newer version that brought it",
+                           length, name);
+        }
+    }
+    return DJ_OK;
+}
+
+/* The function lets go by itself when it cannot have a lock. */
+static dj_status make_partitions(PGconn *conn) {
+    dj_status status = DJ_OK;
+    for (int tries = 0; tries < MIGRATE_TRIES_MAX; tries++) {
+        struct db_params params;
+        AUTO(pgresult) PGresult *made = NULL;
+        params_init(&params);
+        params_add_int4(&params, WEEKS_AHEAD);
+        status = db_exec(conn, &CALL_MAKE_PARTITIONS, &params, &made);
+        params_done(&params);
+        if (status != DJ_UNAVAILABLE || PQstatus(conn) != CONNECTION_OK) {
+            return status;
+        }
+        migrate_pause();
     }
     return status;
 }
@@ -145,6 +207,7 @@ static dj_status apply(PGconn *conn, const struct embedded_file *files, int coun
 static dj_status migrate_locked(PGconn *conn, int *ret_applied) {
     AUTO(pgresult) PGresult *applied = NULL;
     DJ_TRY(applied_list(conn, &applied));
+    DJ_TRY(check_not_newer(applied));
     int first_function = 0;
     bool functions_changed = false;
     *ret_applied = 0;
@@ -166,7 +229,7 @@ static dj_status migrate_locked(PGconn *conn, int *ret_applied) {
         enum file_state state;
         DJ_TRY(state_of(conn, applied, &migrations[i], &state));
         if (state == FILE_NEW) {
-            DJ_TRY(apply(conn, &migrations[i], 1));
+            DJ_TRY(apply_table_file(conn, &migrations[i]));
             (*ret_applied)++;
         }
     }
@@ -174,25 +237,19 @@ static dj_status migrate_locked(PGconn *conn, int *ret_applied) {
         DJ_TRY(apply(conn, &migrations[first_function], migrations_count - first_function));
         *ret_applied += migrations_count - first_function;
     }
-    struct db_params params;
-    AUTO(pgresult) PGresult *made = NULL;
-    params_init(&params);
-    params_add_int4(&params, 3);
-    dj_status status = db_exec(conn, &CALL_MAKE_PARTITIONS, &params, &made);
-    params_done(&params);
-    return status;
+    return make_partitions(conn);
 }
 
 dj_status migrate(PGconn *conn, int *ret_applied) {
     bool locked = false;
     for (int tries = 0; !locked; tries++) {
         DJ_TRY(call_bool(conn, &CALL_MIGRATE_LOCK, &locked));
-        if (!locked && tries >= LOCK_TRIES_MAX) {
+        if (!locked && tries >= MIGRATE_TRIES_MAX) {
             return dj_fail(DJ_UNAVAILABLE,
                            "another migration is running; try again when it is done");
         }
         if (!locked) {
-            pause_ms(200);
+            sleep_ms(TURN_MS);
         }
     }
     dj_status status = migrate_locked(conn, ret_applied);
@@ -224,7 +281,7 @@ static dj_status print_state(PGconn *conn, bool json, bool plan) {
             (void)printf("%-8s  %s\n", refused ? "refused" : states[state], migrations[i].name);
         } else if (state != FILE_APPLIED) {
             (void)printf("%s\n", migrations[i].name);
-            sql_plan_print(migrations[i].text, stdout);
+            sql_plan_print(migrations[i].text, migrate_is_concurrent(&migrations[i]), stdout);
         }
     }
     if (json) {

@@ -68,14 +68,23 @@ static const char *skip_piece(const char *at) {
     return at + 1;
 }
 
-void sql_plan_print(const char *sql, FILE *out) {
-    for (const char *at = skip_blank(sql); *at != '\0'; at = skip_blank(at)) {
-        const char *begin = at;
-        while (*at != '\0' && *at != ';') {
-            at = skip_piece(at);
-        }
-        int length = (int)strcspn(begin, "\n(;");
-        (void)fprintf(out, "  %-70.*s  %s\n", length > 70 ? 70 : length, begin, lock_of(begin));
-        at += *at == ';';
+bool sql_next(const char **at, const char **ret_statement, size_t *ret_length) {
+    const char *begin = skip_blank(*at), *end = begin;
+    while (*end != '\0' && *end != ';') {
+        end = skip_piece(end);
+    }
+    *ret_statement = begin;
+    *ret_length = (size_t)(end - begin);
+    *at = end + (*end == ';');
+    return *begin != '\0';
+}
+
+void sql_plan_print(const char *sql, bool concurrently, FILE *out) {
+    const char *begin;
+    size_t length;
+    while (sql_next(&sql, &begin, &length)) {
+        int shown = (int)strcspn(begin, "\n(;");
+        (void)fprintf(out, "  %-70.*s  %s\n", shown > 70 ? 70 : shown, begin,
+                      concurrently ? lock_of("create index concurrently") : lock_of(begin));
     }
 }

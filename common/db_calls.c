@@ -247,3 +247,25 @@ CALL(CALL_MIGRATION_NOTE, "migration_note",
      "set checksum = excluded.checksum, applied_at = clock_timestamp() returning name",
      DB_TEXT, DB_TEXT);
 CALL(CALL_CHECKSUM, "checksum", "select encode(sha256(convert_to($1, 'UTF8')), 'hex')", DB_TEXT);
+
+/* The next statement towards an index: $1 its name, $2 its table, $3 what follows, $4 'unique ' or
+ * ''. No row: it is there. */
+CALL(CALL_INDEX_STEP, "index_step",
+     "with whole as (select oid, relkind = 'p' as split, relnamespace::regnamespace as space, "
+     "to_regclass(format('%s.%I', relnamespace::regnamespace, $1)) as made from pg_class "
+     "where oid = $2::regclass), "
+     "part as (select oid, $1 as name from whole where not split union all "
+     "select c.oid, left(c.relname || '_' || $1, 63) from whole w join pg_inherits h on "
+     "h.inhparent = w.oid join pg_class c on c.oid = h.inhrelid where w.split), "
+     "missing as (select p.*, w.split, w.space, i.indisvalid as valid from part p cross join whole "
+     "w left join (pg_index i join pg_class c on c.oid = i.indexrelid) on i.indrelid = p.oid and "
+     "c.relname = p.name where not exists (select from pg_inherits h join pg_index j on "
+     "j.indexrelid = h.inhrelid where h.inhparent = w.made and j.indrelid = p.oid)) "
+     "select step from (select 0 as n, format('create %sindex %I on only %s %s', $4, $1, $2, $3) "
+     "as step from whole where split and made is null union all select 1, case "
+     "when valid is null then format('create %sindex concurrently %I on %s %s', $4, name, "
+     "oid::regclass, $3) "
+     "when not valid then format('drop index concurrently %s.%I', space, name) "
+     "else format('alter index %s.%I attach partition %s.%I', space, $1, space, name) end "
+     "from missing where split or valid is not true) as s order by n, step limit 1",
+     DB_TEXT, DB_TEXT, DB_TEXT, DB_TEXT);

@@ -2,6 +2,9 @@
 --
 -- No column here changes when a run completes, so that its end stays an update in place. A run that fails or is cancelled
 -- enters the second index; the last holds runs that have tags, and no others.
+--
+-- durable: concurrently
+-- durable: was 31a0ef072f1fc795f401d5a5015c0a679bbcc6448e7f3a6f04e2083bcc19a5f4
 
 create index run_by_lane on durable_internal.run (lane_id, id);
 create index run_by_error on durable_internal.run (namespace_id, id) where error is not null;

@@ -3,10 +3,12 @@
 -- Makes the partitions that the coming weeks need. Quick when they are there. Called by migrate and by the scheduler.
 -- Ids before the first week and after the last have a place too (a clock may be wrong), so that no start ever
 -- fails for want of a partition. Locks: a new week takes ACCESS EXCLUSIVE on the (empty) default partition and
--- SHARE UPDATE EXCLUSIVE on the parent; starts and commits go on.
+-- SHARE UPDATE EXCLUSIVE on the parent. Nobody writes to the default partition, but a plan that is kept locks all
+-- partitions: behind us, who looks for a run waits. So nothing is made where a long query holds a lock (55P03); there is time
+-- until the week comes, and the callers come again.
 create or replace function durable_internal.make_partitions(weeks int default 3)
 returns int
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
 as $$
 declare
     made int := 0;

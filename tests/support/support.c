@@ -243,6 +243,7 @@ static pid_t spawn_argv(const char *url, const char *failpoint, char *const argv
     char path[512];
     const char *folder = strcmp(argv[0], "durable-worker") == 0   ? "worker"
                          : strcmp(argv[0], "durable-server") == 0 ? "server/api"
+                         : strcmp(argv[0], "durable") == 0        ? "cli"
                                                                   : "server/scheduler";
     (void)snprintf(path, sizeof path, "%s/%s/%s", env("DURABLE_BUILD"), folder, argv[0]);
     return spawn_path(path, url, failpoint, argv);

@@ -1,0 +1,70 @@
+#!/usr/bin/python3
+"""Guarantee 15: what the programs of the version before say to the schema, the schema of today understands. The programs
+themselves are run by tests/upgrade/upgrade.py, as building them takes a while."""
+import pathlib
+import shutil
+import sys
+import traceback
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "upgrade"))
+import calls
+import versions
+
+
+def nothing_that_the_version_before_calls_is_missing():
+    compared, missed = calls.look(versions.before())
+    assert compared > 100 and not missed, missed
+
+
+def what_would_be_missed_is_noticed():
+    changes = {
+        "beat": "drop function durable_internal.beat",
+        "claim": "revoke execute on function durable_internal.claim(uuid, int, int, int, boolean) from durable_worker",
+        "keys_table": "drop function durable_internal.key_list(); create function durable_internal.key_list() returns table "
+                      "(key_id text, namespace int, name text, scopes text[], status text, created_at timestamptz, expires_at "
+                      "timestamptz, revoked_at timestamptz, replaced_by text) language sql as 'select null::text, 1, null::text, null::text[], null::text, "
+                      "now(), now(), now(), null::text'",
+        "endpoint_well": "drop function durable_internal.endpoint_well; create function durable_internal.endpoint_well(uuid, "
+                         "text, boolean) returns void language sql as ''",
+        "durable.cancel": "drop function durable.cancel; create function durable.cancel(run_id uuid, reason text) returns "
+                          "boolean language sql as 'select true'",
+        "durable.queues": "alter view durable.queues rename column depth to length",
+    }
+    with versions.database("same", "durable_template") as same_url, versions.database("other", "durable_template") as other_url:
+        same, other = calls.Schema(same_url), calls.Schema(other_url)
+        present = calls.calls_of(copy_of_calls())
+        assert not calls.differences(present, same, other) + calls.public_differences(same, other)
+        for change in changes.values():
+            other.conn.execute(change)
+        missed = {name for name, _ in calls.differences(present, same, other) + calls.public_differences(same, other)}
+        assert missed >= set(changes), set(changes) - missed
+        assert "commit" not in missed and "durable.start" not in missed
+        same.conn.close()
+        other.conn.close()
+
+
+def copy_of_calls():
+    folder = versions.BUILD / "calls"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(versions.TREE / "common", folder / "common")
+    return folder
+
+
+def main(tests):
+    failed = 0
+    for test in tests:
+        try:
+            test()
+            print(f"[       OK ] {test.__name__}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"[  FAILED  ] {test.__name__}", flush=True)
+            traceback.print_exc(file=sys.stdout)
+    print(f"[  PASSED  ] {len(tests) - failed} test(s).")
+    if failed > 0:
+        print(f"[  FAILED  ] {failed} test(s), listed above.")
+    return 1 if failed > 0 else 0
+
+
+sys.exit(main([nothing_that_the_version_before_calls_is_missing, what_would_be_missed_is_noticed]))
