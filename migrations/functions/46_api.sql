@@ -552,6 +552,9 @@ returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if paused is null then
+        perform durable_internal.fail('DJ001', 'paused must not be null; true or false is allowed');
+    end if;
     perform durable_internal.pause_queue(durable_internal.session_namespace(), pause_queue_text.name,
                                          pause_queue_text.paused);
     return (select durable_internal.queue_json(q)::text from durable.queues q where q.name = pause_queue_text.name);

@@ -21,10 +21,8 @@ def what_would_be_missed_is_noticed():
     changes = {
         "beat": "drop function durable_internal.beat",
         "claim": "revoke execute on function durable_internal.claim(uuid, int, int, int, boolean) from durable_worker",
-        "keys_table": "drop function durable_internal.key_list(); create function durable_internal.key_list() returns table "
-                      "(key_id text, namespace int, name text, scopes text[], status text, created_at timestamptz, expires_at "
-                      "timestamptz, revoked_at timestamptz, replaced_by text) language sql as 'select null::text, 1, null::text, null::text[], null::text, "
-                      "now(), now(), now(), null::text'",
+        "promote_due": "drop function durable_internal.promote_due; create function durable_internal.promote_due(most int, back_s "
+                       "int, out promoted text, out due_in_ms bigint) language sql as 'select null::text, 1::bigint'",
         "endpoint_well": "drop function durable_internal.endpoint_well; create function durable_internal.endpoint_well(uuid, "
                          "text, boolean) returns void language sql as ''",
         "durable.cancel": "drop function durable.cancel; create function durable.cancel(run_id uuid, reason text) returns "
