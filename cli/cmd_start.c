@@ -6,6 +6,7 @@
 
 #include "common/auto.h"
 #include "common/bounds.h"
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/duration.h"
 #include "common/json.h"
@@ -96,19 +97,13 @@ static dj_status ask_result(struct backend *backend, const struct uuid *id, int6
     return dj_fail(DJ_TIMEOUT, "run %s has not ended: it is %s", run_id, status);
 }
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* --wait: until the run ends. Its end decides the exit status. */
 static dj_status wait_for_end(struct backend *backend, const struct uuid *id, int64_t ms) {
-    int64_t until = now_ms() + ms, rest = LOOK_MS_MIN;
+    int64_t until = clock_ms() + ms, rest = LOOK_MS_MIN;
     for (;;) {
-        int64_t left = until - now_ms();
+        int64_t left = until - clock_ms();
         dj_status status = ask_result(backend, id, left < SERVER_WAIT_MS ? left : SERVER_WAIT_MS);
-        left = until - now_ms();
+        left = until - clock_ms();
         if (status != DJ_TIMEOUT || left <= 0) {
             return status;
         }

@@ -11,6 +11,7 @@
 #include "common/auto.h"
 #include "common/buf.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/http_client.h"
 #include "common/json.h"
 #include "common/webhook.h"
@@ -324,14 +325,14 @@ static dj_status call_begin(struct fleet *fleet, struct call *call) {
     play->calls++;
     (void)snprintf(play->token, sizeof play->token, "conformance.%d.%d.%d", fleet->serial,
                    (int)(call - fleet->calls), play->calls);
-    play->called_ms = monotonic_ms();
+    play->called_ms = clock_ms();
     return call_send(fleet, call);
 }
 
 /* Judges what was answered; says by `more` whether that was not the end. */
 static void call_judge(struct call *call) {
     struct play *play = &call->play;
-    int64_t took_ms = monotonic_ms() - play->called_ms;
+    int64_t took_ms = clock_ms() - play->called_ms;
     call->more = false;
     if (call->outcome != HTTP_ANSWERED) {
         verdict_fail(play->verdict, "an answer", "%s", call->reason);

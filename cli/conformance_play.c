@@ -2,19 +2,13 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define HEARTBEAT_MS_MAX 5500
 #define WAITS " wait_event wait_any sleep child "
-
-int64_t monotonic_ms(void) {
-    struct timespec now;
-    check(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const char *field(json_object *object, const char *name) {
     json_object *value = NULL;
@@ -231,7 +225,7 @@ json_object *commit_code(const char *code) {
 
 static void note_heartbeat(struct play *play, size_t op_count) {
     if (op_count == 0 && play->heartbeat_ms < 0) {
-        play->heartbeat_ms = monotonic_ms() - play->called_ms;
+        play->heartbeat_ms = clock_ms() - play->called_ms;
     }
 }
 

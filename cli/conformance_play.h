@@ -22,8 +22,6 @@ void play_init(struct play *play, const struct conformance_case *one, bool answe
                struct verdict *verdict);
 void play_done(struct play *play);
 
-int64_t monotonic_ms(void);
-
 /** What one run's part of a commit comes to. Yours. `play` NULL: it is of a play that is over. */
 json_object *play_commit(struct play *play, json_object *part, enum commit_fault fault);
 

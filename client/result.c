@@ -2,6 +2,7 @@
 #include "client/client.h"
 
 #include "common/auto.h"
+#include "common/clock.h"
 #include "common/db_calls.h"
 #include "common/db_rows.h"
 #include "common/json.h"
@@ -65,19 +66,13 @@ static dj_status result_look(dj_client *client, const char *run_id, json_object 
                    message != NULL ? message : "no reason is known");
 }
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 dj_status dj_result_wait(dj_client *client, const char *run_id, int64_t timeout_ms,
                          json_object **ret_result) {
-    int64_t until = now_ms() + timeout_ms;
+    int64_t until = clock_ms() + timeout_ms;
     int64_t rest = LOOK_MS_MIN;
     for (;;) {
         dj_status status = result_look(client, run_id, ret_result);
-        int64_t left = until - now_ms();
+        int64_t left = until - clock_ms();
         if (status != DJ_TIMEOUT || left <= 0) {
             return status;
         }

@@ -4,6 +4,7 @@
 
 #include "common/buf.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -33,14 +34,8 @@ static int connection_count; /* on the thread */
 static _Atomic int64_t alive_ms;
 static atomic_bool is_ready;
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void health_alive(void) {
-    atomic_store(&alive_ms, now_ms());
+    atomic_store(&alive_ms, clock_ms());
 }
 
 void health_ready(bool ready) {
@@ -80,7 +75,7 @@ static void answer(struct health_conn *conn, const char *line) {
     if (target == 0) {
         reply(conn, "405 Method Not Allowed\r\nAllow: GET", json, "{\"status\":\"GET it\"}");
     } else if (target == 8 && memcmp(line + 4, "/healthz", 8) == 0) {
-        bool alive = now_ms() - atomic_load(&alive_ms) <= silent_ms_max;
+        bool alive = clock_ms() - atomic_load(&alive_ms) <= silent_ms_max;
         reply(conn, alive ? ok : unavailable, json,
               alive ? "{\"status\":\"ok\"}" : "{\"status\":\"stuck\"}");
     } else if (target == 7 && memcmp(line + 4, "/readyz", 7) == 0) {

@@ -1,5 +1,6 @@
 /* Three words to a service manager. By hand: docs/decisions/0008-notify-by-hand.md. */
 #include "common/notify.h"
+#include "common/clock.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -9,7 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 static int notify_fd = -1;
@@ -17,12 +17,6 @@ static struct sockaddr_un address;
 static socklen_t address_bytes;
 static int64_t alive_every_ms, alive_next_ms; /* 0: nobody watches */
 static atomic_flag ready_said = ATOMIC_FLAG_INIT, stopping_said = ATOMIC_FLAG_INIT;
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* A path, or with an @ in front the name of an abstract socket, which has a zero byte there. */
 static void open_socket(const char *name) {
@@ -73,7 +67,7 @@ void notify_stopping(void) {
 }
 
 void notify_alive(void) {
-    int64_t now = alive_every_ms > 0 ? now_ms() : 0;
+    int64_t now = alive_every_ms > 0 ? clock_ms() : 0;
     if (alive_every_ms > 0 && now >= alive_next_ms) {
         alive_next_ms = now + alive_every_ms;
         say("WATCHDOG=1");

@@ -18,19 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ERROR_MESSAGE_BYTES_MAX 8192
-
-int64_t clock_us(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-int64_t clock_ms(void) {
-    return clock_us() / 1000;
-}
 
 const char *dj_run_id(const dj_run *run) {
     return run->id_text;

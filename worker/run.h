@@ -2,10 +2,8 @@
 #ifndef WORKER_RUN_H
 #define WORKER_RUN_H
 
+#include "common/clock.h"
 #include "worker/run_state.h"
-
-int64_t clock_us(void); /* monotonic */
-int64_t clock_ms(void);
 
 /** Refuses a durable call where none is allowed: in a step, after dj_complete, or once the run
  * leaves. */

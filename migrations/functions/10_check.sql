@@ -327,15 +327,13 @@ $$;
 -- NOTIFY takes a lock global to the cluster at commit, so it is sent only while the flag says that
 -- somebody idle would hear it; whoever lowers the flag sends it. The flag is outside of
 -- transactions: a start that rolls back has eaten a hint, and the workers' slow poll covers that. A full
--- notification queue would fail the caller's commit: above half, no hints. Read by a function and not by a
--- query, which would cost three times as much.
+-- notification queue would fail the caller's commit: above half, no hints.
 create or replace function durable_internal.wake_workers()
 returns void
 language plpgsql volatile
 as $$
 begin
-    if pg_sequence_last_value('durable_internal.worker_idle') = 2 and pg_notification_queue_usage() < 0.5 then
-        perform setval('durable_internal.worker_idle', 1);
+    if durable_internal.lower_flag('durable_internal.worker_idle') then
         perform pg_notify('durable_ready', '');
     end if;
 end
@@ -347,8 +345,7 @@ returns void
 language plpgsql volatile
 as $$
 begin
-    if pg_sequence_last_value('durable_internal.scheduler_idle') = 2 and pg_notification_queue_usage() < 0.5 then
-        perform setval('durable_internal.scheduler_idle', 1);
+    if durable_internal.lower_flag('durable_internal.scheduler_idle') then
         perform pg_notify('durable_due', '');
     end if;
 end
@@ -361,8 +358,7 @@ returns void
 language plpgsql volatile
 as $$
 begin
-    if pg_sequence_last_value('durable_internal.worker_idle') = 2 and pg_notification_queue_usage() < 0.5 then
-        perform setval('durable_internal.worker_idle', 1);
+    if durable_internal.lower_flag('durable_internal.worker_idle') then
         perform pg_notify('durable_ready', 'event');
     else
         perform durable_internal.wake_scheduler();
@@ -376,10 +372,24 @@ returns void
 language plpgsql volatile
 as $$
 begin
-    if pg_sequence_last_value('durable_internal.result_wanted') = 2 and pg_notification_queue_usage() < 0.5 then
-        perform setval('durable_internal.result_wanted', 1);
+    if durable_internal.lower_flag('durable_internal.result_wanted') then
         perform pg_notify('durable_ended', '');
     end if;
+end
+$$;
+
+-- Lowers a flag. True: it was up, and the caller has to notify. Read by a function and not by a query, which would cost
+-- three times as much.
+create or replace function durable_internal.lower_flag(flag regclass)
+returns boolean
+language plpgsql volatile
+as $$
+begin
+    if pg_sequence_last_value(flag) = 2 and pg_notification_queue_usage() < 0.5 then
+        perform setval(flag, 1);
+        return true;
+    end if;
+    return false;
 end
 $$;
 

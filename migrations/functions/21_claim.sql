@@ -38,7 +38,8 @@ create or replace function durable_internal.worker_lock_class()
 returns int language sql immutable as $$ select 1684698987 $$;
 
 -- What a run remembers, as a claim hands it over: position, kind, name, result and error of each step, one after
--- the other (a place that a retry has forgotten: its position negative, and neither); and of each failed try of a step that has a policy of its own: 0, `try`, name, null, null.
+-- the other (a place that a retry has forgotten: its position negative, and neither); and of each failed try of a step
+-- that has a policy of its own: 0, `try`, name, null, null.
 create or replace function durable_internal.memory_of(run_id uuid)
 returns text[]
 language plpgsql stable

@@ -84,7 +84,7 @@ $$;
 --
 -- Guarantees 3 and 11: all of it is one transaction under the lease, and what is remembered has its name once in a run.
 -- An op that was committed by a request whose answer was lost gives its result again and does nothing else.
--- Called by commit_ops and commit_others. Locks: the run's own rows, then those of state, keys, events.
+-- Called by commit_item and apply_answer. Locks: the run's own rows, then those of state, keys, events.
 -- Raises DJ001, DJ004: nothing of the list was done.
 create or replace function durable_internal.apply_ops(inout l durable_internal.lease, namespace_id int, ops jsonb,
                                                       out results jsonb, out suspended boolean)
@@ -387,37 +387,33 @@ declare
     instant timestamptz := clock_timestamp();
     l record;
 begin
-    if cardinality(runs) > 1 or ops[1] -> 1 is not null or durable_internal.is_plain_step(op) is not true then
-        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
-        return;
+    if cardinality(runs) = 1 and ops[1] -> 1 is null and durable_internal.is_plain_step(op) then
+        select l.attempt, l.remembered, l.bytes + pg_column_size(op) as bytes, w.beat_at + w.ttl as until into l
+          from durable_internal.lease l
+          join durable_internal.worker w on w.id = l.worker_id
+         where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
+           and l.remembered < durable_internal.steps_max()
+           and l.bytes + pg_column_size(op) <= durable_internal.history_bytes_max()
+           for update of l skip locked;
+        if found then
+            insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
+                                               kind, result, error, by_name)
+            values (runs[1], l.remembered + 1, l.attempt, fences[1], workers[1],
+                    least((op ->> 'startedAt')::timestamptz, instant), instant, op ->> 'name', 'step',
+                    case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
+                    case when op ? 'error' then durable_internal.op_error(op) end, true)
+                on conflict (run_id, name) where by_name do nothing;
+        end if;
+        if found then
+            update durable_internal.lease t set remembered = l.remembered + 1, bytes = l.bytes where t.run_id = runs[1];
+            n := 1;
+            answer := jsonb_build_object('results', '[{}]'::jsonb, 'cancelled', false,
+                                         'leaseUntil', durable_internal.json_time(l.until));
+            return next;
+            return;
+        end if;
     end if;
-    select l.attempt, l.remembered, l.bytes + pg_column_size(op) as bytes, w.beat_at + w.ttl as until into l
-      from durable_internal.lease l
-      join durable_internal.worker w on w.id = l.worker_id
-     where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
-       and l.remembered < durable_internal.steps_max()
-       and l.bytes + pg_column_size(op) <= durable_internal.history_bytes_max()
-       for update of l skip locked;
-    if not found then
-        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
-        return;
-    end if;
-    insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
-                                       kind, result, error, by_name)
-    values (runs[1], l.remembered + 1, l.attempt, fences[1], workers[1],
-            least((op ->> 'startedAt')::timestamptz, instant), instant, op ->> 'name', 'step',
-            case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
-            case when op ? 'error' then durable_internal.op_error(op) end, true)
-        on conflict (run_id, name) where by_name do nothing;
-    if not found then
-        return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
-        return;
-    end if;
-    update durable_internal.lease t set remembered = l.remembered + 1, bytes = l.bytes where t.run_id = runs[1];
-    n := 1;
-    answer := jsonb_build_object('results', '[{}]'::jsonb, 'cancelled', false,
-                                 'leaseUntil', durable_internal.json_time(l.until));
-    return next;
+    return query select t.n, t.answer from durable_internal.commit_together(runs, fences, workers, ops) as t;
 end
 $$;
 

@@ -5,10 +5,10 @@
 #include "server/api/rate.h"
 
 #include "common/check.h"
+#include "common/clock.h"
 #include <openssl/rand.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define ROWS 1024 /* a power of two */
 #define PLACES_A_ROW 8
@@ -23,12 +23,6 @@ struct rate {
     uint64_t salt; /* nobody can choose his row */
     struct place places[ROWS][PLACES_A_ROW];
 };
-
-static int64_t now_us(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static uint64_t mix(uint64_t x) {
     x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93U;
@@ -67,7 +61,7 @@ int64_t rate_wait_ms(struct rate *rate, uint64_t who) {
         return 0;
     }
     const struct place *place = place_of(rate, who, &found);
-    int64_t early_us = found ? place->until_us + rate->step_us - rate->period_us - now_us() : 0;
+    int64_t early_us = found ? place->until_us + rate->step_us - rate->period_us - clock_us() : 0;
     return early_us <= 0 ? 0 : early_us / 1000 + 1;
 }
 
@@ -77,7 +71,7 @@ void rate_spend(struct rate *rate, uint64_t who) {
         return;
     }
     struct place *place = place_of(rate, who, &found);
-    int64_t now = now_us(), from = found && place->until_us > now ? place->until_us : now;
+    int64_t now = clock_us(), from = found && place->until_us > now ? place->until_us : now;
     *place = (struct place){ .who = who, .until_us = from + rate->step_us };
 }
 

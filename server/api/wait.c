@@ -6,13 +6,13 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/db_rows.h"
 #include "common/duration.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define TICK_MS 250
 #define TICK_MS_MIN 2 /* after a new one came: it may be a short one */
@@ -46,12 +46,6 @@ struct waits {
     int vain_looks;
     bool asking_results, asking_streams, hinted;
 };
-
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void tick_later(struct waits *waits) {
     struct timeval delay = { .tv_usec = waits->tick_ms * 1000 };
@@ -107,7 +101,7 @@ static void on_look(void *context, const struct work_end *end) {
         return;
     }
     bool go_on = http_is_heard(waiter->request) && !http_server_is_draining(waiter->api->http);
-    if (!ended && go_on && now_ms() < waiter->until_ms) {
+    if (!ended && go_on && clock_ms() < waiter->until_ms) {
         list_remove(&waiter->link);
         list_push(&waits->results, &waiter->link);
         tick_soon(waits);
@@ -150,7 +144,7 @@ void wait_result(struct api *api, struct http_request *request) {
     }
     struct waiter *waiter = waiter_new(api, request);
     if (waiter != NULL) {
-        waiter->until_ms = now_ms() + wait_ms;
+        waiter->until_ms = clock_ms() + wait_ms;
         look(waiter, on_look);
     }
 }
@@ -191,7 +185,7 @@ static void on_ended(void *context, const struct work_end *end) {
 }
 
 static void ask_results(struct waits *waits) {
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     list_for_each(late, &waits->results, struct waiter, link) {
         late->until_ms = late->until_ms <= now ? 0 : late->until_ms;
     }
@@ -269,7 +263,7 @@ static dj_status tell(struct waits *waits, const struct tails *tails, const PGre
     bool there = http_stream_add(waiter->request, text.data, text.length);
     buf_done(&text);
     waiter->after_us = at_us > waiter->after_us ? at_us : waiter->after_us;
-    waiter->told_ms = now_ms();
+    waiter->told_ms = clock_ms();
     if (there && ended) {
         http_stream_end(waiter->request);
     }
@@ -337,7 +331,7 @@ static void ask_streams(struct waits *waits) {
 
 /* Now and then a word, so that what lies between does not think that nobody is there. */
 static void keep_alive(struct waits *waits) {
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     list_for_each(waiter, &waits->streams, struct waiter, link) {
         if (now - waiter->told_ms > STREAM_QUIET_MS) {
             waiter->told_ms = now;
@@ -376,7 +370,7 @@ static void on_stream(void *context, const struct work_end *end) {
         waiter_fail(waiter, DJ_CANCELLED, "the client has gone");
         return;
     }
-    waiter->told_ms = now_ms();
+    waiter->told_ms = clock_ms();
     http_stream_begin(waiter->request, "text/event-stream");
     list_push(&waits->streams, &waiter->link);
     if (!waits->asking_streams) {

@@ -3,6 +3,7 @@
 #include "server/scheduler/duties.h"
 
 #include "common/auto.h"
+#include "common/clock.h"
 #include "common/db_calls.h"
 #include "common/db_conn.h"
 #include "common/db_params.h"
@@ -10,19 +11,12 @@
 #include "common/failpoint.h"
 #include "common/log.h"
 #include <string.h>
-#include <time.h>
 
 #define BATCH_MAX 1000
 #define FULL_SCAN_MS 10000
 #define SCAN_BACK_S 60
 #define HELD_MS 200
 #define MARK_STEP 4096 /* a mark may lag by so many runs: each move leaves a dead row behind */
-
-int64_t scheduler_clock_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static dj_status call_int(PGconn *conn, const struct db_call *call, int32_t argument,
                           int32_t *ret_value) {
@@ -49,7 +43,7 @@ static dj_status match(struct scheduler *scheduler, bool *ret_more) {
 /* Now and then from the very beginning, else from a little back: dead rows pile up there while
  * somebody holds a snapshot. */
 static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
-    int64_t now = scheduler_clock_ms();
+    int64_t now = clock_ms();
     bool full = now - scheduler->last_full_scan_ms >= FULL_SCAN_MS;
     struct db_params params;
     AUTO(pgresult) PGresult *rows = NULL;

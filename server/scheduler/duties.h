@@ -29,6 +29,4 @@ MUST_CHECK dj_status duties_prepare(PGconn *conn);
 extern const struct duty duties[];
 extern const int duty_count;
 
-int64_t scheduler_clock_ms(void);
-
 #endif

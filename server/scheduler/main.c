@@ -6,6 +6,7 @@
  * safety. The others look whether that one still beats; if it does not (it may be frozen, and hold
  * the lock for ever), they work beside it. */
 #include "common/auto.h"
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/db_calls.h"
 #include "common/db_conn.h"
@@ -63,7 +64,7 @@ static void tell_connected(bool connected) {
 static bool wait_until(PGconn *conn, int64_t until_ms) {
     struct pollfd fds[2] = { { .fd = signals, .events = POLLIN },
                              { .fd = conn == NULL ? -1 : PQsocket(conn), .events = POLLIN } };
-    int64_t left = until_ms - scheduler_clock_ms();
+    int64_t left = until_ms - clock_ms();
     if (left < 0) {
         left = 0;
     }
@@ -122,7 +123,7 @@ static dj_status scheduler_open(struct scheduler *scheduler, const char *conninf
  * waiting. */
 static dj_status work(struct scheduler *scheduler, int64_t next_ms[], bool hinted) {
     for (int i = 0; i < duty_count; i++) {
-        int64_t now = scheduler_clock_ms();
+        int64_t now = clock_ms();
         bool due_timer = duties[i].hinted && now >= scheduler->next_due_ms;
         if (now < next_ms[i] && !(hinted && duties[i].hinted) && !due_timer) {
             continue;
@@ -150,7 +151,7 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
     int64_t next_beat_ms = 0;
     bool active = false, was_active = false, hinted = true;
     for (;;) {
-        int64_t now = scheduler_clock_ms();
+        int64_t now = clock_ms();
         if (now >= next_beat_ms) {
             DJ_TRY(beat(scheduler, &active));
             next_beat_ms = now + BEAT_MS;
@@ -187,8 +188,8 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
 static bool rest(int failures) {
     int64_t ms = failures > 5 ? RECONNECT_MS_MAX : 100 << failures;
     ms = ms * (80 + random() % 41) / 100;
-    int64_t until = scheduler_clock_ms() + ms;
-    while (scheduler_clock_ms() < until) {
+    int64_t until = clock_ms() + ms;
+    while (clock_ms() < until) {
         tell_alive();
         if (wait_until(NULL, until)) {
             return true;

@@ -173,6 +173,17 @@ void call(struct answer *answer, const char *method, const char *path, const cha
     free(text);
 }
 
+const char *path_of(const char *format, const char *id) {
+    static char path[4][512];
+    static int next;
+    next = (next + 1) % 4;
+    const char *mark = strstr(format, "%s");
+    size_t before = mark == NULL ? strlen(format) : (size_t)(mark - format);
+    (void)snprintf(path[next], sizeof path[next], "%.*s%s%s", (int)before, format,
+                   mark == NULL ? "" : id, mark == NULL ? "" : mark + 2);
+    return path[next];
+}
+
 const char *answer_field(const struct answer *answer, const char *path) {
     static json_object *kept;
     json_object *value;

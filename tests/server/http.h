@@ -31,6 +31,9 @@ bool http_is_closed(int fd, int timeout_ms);   /* by the server */
 void call(struct answer *answer, const char *method, const char *path, const char *key,
           const char *body, ...) __attribute__((format(printf, 5, 6)));
 
+/** `format`, with `id` in it where it says %s. The last four stay. */
+const char *path_of(const char *format, const char *id);
+
 /** The text of a field of the last answer's body, by its path, such as "/runs/0/status". */
 const char *answer_field(const struct answer *answer, const char *path);
 
@@ -40,6 +43,12 @@ const char *answer_field(const struct answer *answer, const char *path);
         if ((answer)->status != (wanted)) {                                                        \
             fail_msg("%d is not %d: %s", (answer)->status, (wanted), (answer)->body);              \
         }                                                                                          \
+    } while (0)
+/** One request by `call`, and its status; for a `struct answer answer` of the test's. */
+#define CALL(status, method, path, key, ...)                                                       \
+    do {                                                                                           \
+        call(&answer, method, path, key, __VA_ARGS__);                                             \
+        assert_status(&answer, status);                                                            \
     } while (0)
 #define assert_field(answer, path, wanted) assert_string_equal(answer_field(answer, path), wanted)
 

@@ -38,11 +38,6 @@ static int teardown(void **state) {
     return 0;
 }
 
-#define CALL(status, method, path, key, ...)                                                       \
-    do {                                                                                           \
-        call(&answer, method, path, key, __VA_ARGS__);                                             \
-        assert_status(&answer, status);                                                            \
-    } while (0)
 #define REFUSED(wanted, code, part)                                                                \
     do {                                                                                           \
         assert_field(&answer, "/code", code);                                                      \
@@ -50,14 +45,6 @@ static int teardown(void **state) {
             fail_msg("no '%s' in %s", part, answer.body);                                          \
         }                                                                                          \
     } while (0)
-
-static const char *path_of(const char *format, const char *id) {
-    static char path[4][512];
-    static int next;
-    next = (next + 1) % 4;
-    (void)snprintf(path[next], sizeof path[next], format, id);
-    return path[next];
-}
 
 static const char *started(const char *key, const char *body) {
     CALL(201, "POST", "/v1/runs", key, "%s", body);

@@ -1,6 +1,6 @@
 /* commit.url: what handlers commit while they run, as their SDKs say it over HTTP. */
-#include "common/commit_token.h"
 #include "http.h"
+#include "lease.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -13,16 +13,14 @@ static PGconn *conn;
 static pid_t server;
 static struct answer answer;
 static struct commit_secret secret;
-static char tokens[RUNS][128];
+static char *tokens[RUNS];
 
 static int setup(void **state) {
     (void)state;
     const char *url = database_new();
     conn = connect_to(url);
     (void)worker_new(conn, "job");
-    const char *text = sql_text(conn, "select durable_internal.commit_secret()");
-    secret.length = strlen(text);
-    memcpy(secret.bytes, text, secret.length);
+    secret = secret_of(conn);
     server = server_start(url, /* ready= */ true, NULL);
     return 0;
 }
@@ -31,6 +29,9 @@ static int teardown(void **state) {
     (void)state;
     assert_int_equal(end_process(server, SIGTERM), 0);
     free(answer.body);
+    for (int i = 0; i < RUNS; i++) {
+        free(tokens[i]);
+    }
     return 0;
 }
 
@@ -44,20 +45,10 @@ static int claim(void **state) {
         "create table c as select c.*, w.id as worker_id, row_number() over () - 1 as n from "
         "durable_internal.worker w, durable_internal.claim(w.id, 10, 1000000, w.number) as c");
     for (int i = 0; i < RUNS; i++) {
-        struct lease_name lease = { 0 };
-        struct buf token;
-        const char *of = "from c where n";
-        assert_int_equal(
-            uuid_parse("run", sql_text(conn, "select run_id %s = %d", of, i), &lease.run_id),
-            DJ_OK);
-        assert_int_equal(uuid_parse("worker", sql_text(conn, "select worker_id %s = %d", of, i),
-                                    &lease.worker_id),
-                         DJ_OK);
-        lease.fence = sql_int(conn, "select fence %s = %d", of, i);
-        buf_init(&token, sizeof tokens[i] - 1);
-        assert_int_equal(commit_token_print(&secret, &lease, &token), DJ_OK);
-        (void)snprintf(tokens[i], sizeof tokens[i], "%.*s", (int)token.length, token.data);
-        buf_done(&token);
+        struct lease_name lease =
+            lease_of(conn, sql_text(conn, "select run_id from c where n = %d", i));
+        free(tokens[i]);
+        tokens[i] = token_of(&secret, &lease);
     }
     return 0;
 }

@@ -32,21 +32,6 @@ static int teardown(void **state) {
     return 0;
 }
 
-#define CALL(status, method, path, key, ...)                                                       \
-    do {                                                                                           \
-        call(&answer, method, path, key, __VA_ARGS__);                                             \
-        assert_status(&answer, status);                                                            \
-    } while (0)
-
-static const char *path_of(const char *format, const char *id) {
-    static char path[512];
-    char *mark = strstr(format, "%s");
-    (void)snprintf(path, sizeof path, "%.*s%s%s",
-                   (int)(mark == NULL ? strlen(format) : (size_t)(mark - format)), format,
-                   mark == NULL ? "" : id, mark == NULL ? "" : mark + 2);
-    return path;
-}
-
 static const char *started(const char *key, const char *body) {
     CALL(201, "POST", "/v1/runs", key, "%s", body);
     return strdup(answer_field(&answer, "/id"));

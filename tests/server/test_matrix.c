@@ -141,7 +141,7 @@ static int teardown(void **state_of_group) {
 }
 
 /* The pattern with a name in it. */
-static const char *path_of(const struct row *row, const char *name) {
+static const char *row_path(const struct row *row, const char *name) {
     static char path[512];
     const char *open = strchr(row->pattern, '{');
     if (open == NULL) {
@@ -238,7 +238,7 @@ static void without_a_key_that_holds_each_route_is_401(void **state_of_test) {
         { "an expired key", expired },
     };
     for (size_t i = 0; i < ROWS; i++) {
-        const char *path = path_of(&rows[i], rows[i].thing->never);
+        const char *path = row_path(&rows[i], rows[i].thing->never);
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
             int wanted = rows[i].scope == NONE ? rows[i].status : 401;
             wrong_count +=
@@ -264,7 +264,7 @@ static void each_scope_alone_opens_what_it_should(void **state_of_test) {
         const char *with = key_new(conn, "default", scopes[s].scope);
         for (size_t i = 0; i < ROWS; i++, cells++) {
             bool open = rows[i].scope == NONE || (scopes[s].opens >> rows[i].scope & 1) != 0;
-            int status = status_of(&rows[i], path_of(&rows[i], made(&rows[i])), with);
+            int status = status_of(&rows[i], row_path(&rows[i], made(&rows[i])), with);
             wrong += differs(&rows[i], scopes[s].scope, status, open ? rows[i].status : 403);
             if (status == 403 && strstr(answer.body, scopes[rows[i].scope - 1].scope) == NULL) {
                 wrong += differs(&rows[i], "the scope that is missing named", 0, 403);
@@ -316,9 +316,9 @@ static void what_is_anothers_looks_as_if_it_had_never_been(void **state_of_test)
         const char *name = made(row);
         const char *before = all_of_default();
         wrong += differs(row, "what never was",
-                         status_of(row, path_of(row, row->thing->never), foreign), row->foreign);
+                         status_of(row, row_path(row, row->thing->never), foreign), row->foreign);
         char *never = body_with(row->thing->never, name);
-        wrong += differs(row, "what is another's", status_of(row, path_of(row, name), foreign),
+        wrong += differs(row, "what is another's", status_of(row, row_path(row, name), foreign),
                          row->foreign);
         char *theirs = body_with(NULL, NULL);
         if (row->foreign >= 400 && strcmp(never, theirs) != 0) {
@@ -426,7 +426,7 @@ static void without_the_scope_payloads_no_value_is_shown(void **state_of_test) {
             continue;
         }
         bool of_run = rows[i].thing == &run || rows[i].thing == &ended;
-        const char *path = path_of(&rows[i], of_run ? id : "canary");
+        const char *path = row_path(&rows[i], of_run ? id : "canary");
         for (size_t k = 0; k < 2; k++) {
             (void)status_of(&rows[i], path, k == 0 ? blind : sees);
             for (size_t c = 0; c < sizeof canaries / sizeof *canaries; c++) {

@@ -1,8 +1,8 @@
 /* Tokens of commits, and who may not use one: forged, cut, of another run, of a lease that ended,
  * of another installation. Each is refused, and nothing is changed. */
 #include "http.h"
+#include "lease.h"
 
-#include "common/commit_token.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,14 +25,10 @@ static const char *key;
 /* Two runs in the hands of two workers, in their order. */
 static struct lease_name leases[2];
 
-static void read_lease(const char *worker, struct lease_name *lease) {
-    const char *run =
-        sql_text(conn, "select run_id from durable_internal.claim('%s', 1, 1000000)", worker);
-    assert_int_equal(uuid_parse("run", run, &lease->run_id), DJ_OK);
-    assert_int_equal(uuid_parse("worker", worker, &lease->worker_id), DJ_OK);
-    lease->fence =
-        sql_int(conn, "select fence from durable_internal.lease where run_id = '%s'", run);
-    assert_true(lease->fence > 0);
+static struct lease_name claimed_by(const char *worker) {
+    return lease_of(
+        conn,
+        sql_text(conn, "select run_id from durable_internal.claim('%s', 1, 1000000)", worker));
 }
 
 static int setup(void **state) {
@@ -40,13 +36,11 @@ static int setup(void **state) {
     url = database_new();
     conn = connect_to(url);
     key = key_new(conn, "default", "admin,payloads");
-    const char *hex = sql_text(conn, "select durable_internal.commit_secret()");
-    secret.length = strlen(hex);
-    memcpy(secret.bytes, hex, secret.length);
+    secret = secret_of(conn);
     for (int i = 0; i < 2; i++) {
         const char *worker = strdup(worker_new(conn, "job"));
         sql(conn, "select durable.start('job')");
-        read_lease(worker, &leases[i]);
+        leases[i] = claimed_by(worker);
     }
     server = server_start(url, /* ready= */ true, NULL);
     return 0;
@@ -57,13 +51,6 @@ static int teardown(void **state) {
     assert_int_equal(end_process(server, SIGTERM), 0);
     free(answer.body);
     return 0;
-}
-
-static const char *token_of(const struct commit_secret *of, const struct lease_name *lease) {
-    struct buf token;
-    buf_init(&token, 1000);
-    assert_int_equal(commit_token_print(of, lease, &token), DJ_OK);
-    return buf_take(&token);
 }
 
 static const char *all_of_it(void) {
@@ -167,8 +154,7 @@ static void a_token_ends_with_its_lease(void **state) {
                             (long long)leases[1].fence));
     sql(conn, "select durable_internal.worker_leave('%s')", worker);
     wrong += refused("of a worker that left", token, 200, "lease_lost");
-    struct lease_name next;
-    read_lease(strdup(worker_new(conn, "job")), &next);
+    struct lease_name next = claimed_by(strdup(worker_new(conn, "job")));
     assert_true(uuid_equal(&next.run_id, &leases[1].run_id) && next.fence != leases[1].fence);
     wrong += refused("of the lease before", token, 200, "lease_lost");
     const char *fresh = token_of(&secret, &next);
