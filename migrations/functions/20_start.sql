@@ -210,7 +210,9 @@ begin
         insert into durable_internal.ready (run_id, seq, lane_id, bytes, deadline, payload)
         values (start_run.run_id, place, lane, pg_column_size(start_run.payload), start_run.timeout is not null,
                 case when pg_column_size(start_run.payload) <= 1000 then start_run.payload end);
-        perform durable_internal.wake_workers();
+        if durable_internal.lower_flag('durable_internal.worker_idle') then  -- wake_workers, without a call where nobody sleeps
+            perform pg_notify('durable_ready', '');
+        end if;
     end if;
     if scheduled_at > instant or timeout is not null then
         perform durable_internal.wake_scheduler();
@@ -228,7 +230,7 @@ returns uuid
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return (durable_internal.start_run(durable_internal.session_namespace(), job, payload, queue,
+    return (durable_internal.start_run(durable_internal.login_namespace(), job, payload, queue,
                 idempotency_key, idempotency_ttl, max_attempts, scheduled_at, priority, concurrency_key,
                 timeout, tags, options)).run_id;
 end
@@ -248,7 +250,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    namespace int := durable_internal.session_namespace();
+    namespace int := durable_internal.login_namespace();
     instant timestamptz := clock_timestamp();
     many int := cardinality(start_many.payloads);
     ids uuid[];
@@ -320,7 +322,7 @@ begin
     end if;
     perform durable_internal.check_key('idempotency_key', release_key.idempotency_key);
     delete from durable_internal.idempotency_key k
-     where k.namespace_id = durable_internal.session_namespace() and k.key = release_key.idempotency_key;
+     where k.namespace_id = durable_internal.login_namespace() and k.key = release_key.idempotency_key;
     return found;
 end
 $$;

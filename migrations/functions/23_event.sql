@@ -64,7 +64,7 @@ returns uuid
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return (durable_internal.send_event(durable_internal.session_namespace(), name, payload,
+    return (durable_internal.send_event(durable_internal.login_namespace(), name, payload,
                                         correlation_key, idempotency_key)).event_id;
 end
 $$;
