@@ -142,6 +142,9 @@ MUST_CHECK dj_status query_read(char *query, const struct field fields[]);
 MUST_CHECK dj_status url_decode(const char *argument, char *text, bool plus);
 /** The body is JSON, or empty. Else it has answered: 415, 400. */
 MUST_CHECK dj_status body_check(struct api *api, struct http_request *request);
+/** Reads such a body into the fields' targets, as fields_read does. Else it has answered. */
+MUST_CHECK dj_status body_read(struct api *api, struct http_request *request,
+                               const struct field fields[]);
 MUST_CHECK dj_status request_uuid(struct api *api, struct http_request *request,
                                   struct uuid *ret_id);
 static inline bool request_shows(const struct http_request *request) {

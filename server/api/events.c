@@ -10,12 +10,7 @@ void events_send(struct api *api, struct http_request *request) {
         { .name = "idempotencyKey", .kind = FIELD_TEXT, .target = &idempotency_key },
         { .name = NULL },
     };
-    if (body_check(api, request) != DJ_OK) {
-        return;
-    }
-    dj_status status = fields_read("the body", request->body, request->body_length, fields);
-    if (status != DJ_OK) {
-        problem_reply_status(api, request, status, dj_error_message());
+    if (body_read(api, request, fields) != DJ_OK) {
         return;
     }
     struct work *work = work_new(&CALL_EVENT_TEXT, request->namespace_id);

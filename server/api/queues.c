@@ -29,12 +29,7 @@ void queues_set(struct api *api, struct http_request *request) {
         { .name = "deadLetterQueue", .kind = FIELD_TEXT, .target = &dead_letter_queue },
         { .name = NULL },
     };
-    if (body_check(api, request) != DJ_OK) {
-        return;
-    }
-    dj_status status = fields_read("the body", request->body, request->body_length, fields);
-    if (status != DJ_OK) {
-        problem_reply_status(api, request, status, dj_error_message());
+    if (body_read(api, request, fields) != DJ_OK) {
         return;
     }
     struct work *work = work_new(&CALL_SET_QUEUE_TEXT, request->namespace_id);

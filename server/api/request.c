@@ -245,6 +245,15 @@ dj_status body_check(struct api *api, struct http_request *request) {
     return DJ_OK;
 }
 
+dj_status body_read(struct api *api, struct http_request *request, const struct field fields[]) {
+    DJ_TRY(body_check(api, request));
+    dj_status status = fields_read("the body", request->body, request->body_length, fields);
+    if (status != DJ_OK) {
+        problem_reply_status(api, request, status, dj_error_message());
+    }
+    return status;
+}
+
 dj_status request_uuid(struct api *api, struct http_request *request, struct uuid *ret_id) {
     dj_status status = uuid_parse("id", request->args[0], ret_id);
     if (status != DJ_OK) {

@@ -7,12 +7,7 @@
 /* Reads a body, and begins a call with the key. NULL: it has answered. */
 static struct work *state_work(struct api *api, struct http_request *request,
                                const struct db_call *call, const struct field fields[]) {
-    if (body_check(api, request) != DJ_OK) {
-        return NULL;
-    }
-    dj_status status = fields_read("the body", request->body, request->body_length, fields);
-    if (status != DJ_OK) {
-        problem_reply_status(api, request, status, dj_error_message());
+    if (body_read(api, request, fields) != DJ_OK) {
         return NULL;
     }
     struct work *work = work_new(call, request->namespace_id);
