@@ -569,6 +569,20 @@ as $$
     select encode(c.secret, 'hex') from durable_internal.commit_secret c;
 $$;
 
+-- Another secret: tokens that were made before are none of ours any more, as soon as the servers have heard of it. Workers make
+-- new ones for the calls that come. For owners, where the secret has leaked.
+create or replace function durable_internal.rotate_commit_secret()
+returns void
+language plpgsql volatile
+as $$
+begin
+    update durable_internal.commit_secret
+       set secret = uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    perform pg_notify('durable_keys', '');
+    perform durable_internal.endpoints_changed();
+end
+$$;
+
 -- What a handler in C does beside its steps: state, an event, the start of a child. In the transaction of a dj_step_tx, so it
 -- happens exactly once with the step that remembers it. A child is found by a cancel of its parent, which waits for the
 -- parent's lease row: commit_step_tx holds that after this, or refuses. Answers the op's result.

@@ -172,7 +172,10 @@ void starts_open(struct api *api);
 
 /* commit.c */
 void commits_open(struct api *api);
-void commits_on_up(struct api *api); /* a connection is there */
+/** What tokens are signed with may have changed. */
+void commits_look(struct api *api);
+/** Has who sends the request shown a token of ours, in its head? */
+bool commits_know(const struct api *api, const struct http_request *request);
 
 /* The routes' functions, one file a resource. */
 void commit_ops(struct api *api, struct http_request *request);

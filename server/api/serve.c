@@ -26,13 +26,14 @@ static void on_notify(const char *channel) {
         waits_hint(served);
     } else {
         keys_forget(served);
+        commits_look(served);
     }
 }
 
 /* Notifications may have been missed. */
 static void on_up(void) {
     keys_forget(served);
-    commits_on_up(served);
+    commits_look(served);
 }
 
 dj_status api_open(struct api *api, const struct api_settings *settings) {

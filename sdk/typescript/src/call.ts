@@ -272,6 +272,7 @@ export class Call implements Lease {
   }
 
   settle(committed: Committed): void {
+    if ('code' in committed && committed.code === 'unauthorized') return this.unreachable() // the token is not known there any more
     const ops = this.outbox.arrived()
     if (this.over) return
     if ('code' in committed) return this.refused(committed.code, committed.message)
