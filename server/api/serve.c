@@ -10,6 +10,7 @@ static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_ma
     DJ_TRY(route_find(served, request));
     *ret_body_bytes_max =
         request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
+    request->known = request->route->scope != SCOPE_NONE || commits_know(served, request);
     return keys_check(served, request);
 }
 
