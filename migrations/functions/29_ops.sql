@@ -168,15 +168,23 @@ begin
                 'tries', coalesce((op ->> 'tries')::int, 1)));
             suspended := true;
         when 'park' then
-            perform durable_internal.begin_park(l, jsonb_build_object('step', name, 'expected', op ->> 'expected',
-                                                                       'found', op ->> 'found'));
+            perform durable_internal.begin_park(l, jsonb_build_object('step', left(name, 210),
+                'expected', left(op ->> 'expected', 500), 'found', left(op ->> 'found', 500)));
             suspended := true;
         when 'log' then
+            if op ? 'fields' then
+                perform durable_internal.check_json('fields of a log op', op -> 'fields',
+                                                    durable_internal.payload_bytes_max());
+            end if;
             insert into durable_internal.log (run_id, attempt, at, level, message, fields)
             values (l.run_id, l.attempt, instant,
                     case when op ->> 'level' in ('debug', 'info', 'warning', 'error') then op ->> 'level' else 'info' end,
                     left(coalesce(op ->> 'message', ''), 8192), op -> 'fields');
         when 'progress' then
+            if op ? 'value' then
+                perform durable_internal.check_json('value of a progress op', op -> 'value',
+                                                    durable_internal.payload_bytes_max());
+            end if;
             insert into durable_internal.log (run_id, attempt, at, level, message, fields)
             values (l.run_id, l.attempt, instant, 'progress', left(coalesce(op ->> 'value', ''), 500), op -> 'value');
         else
@@ -211,7 +219,7 @@ begin
         'name', left(coalesce(op #>> '{error,name}', 'Error'), 200),
         'message', left(coalesce(op #>> '{error,message}', op ->> 'error'), 8192),
         'stack', left(op #>> '{error,stack}', 16384), 'step', left(op #>> '{error,step}', 200),
-        'retryable', op #> '{error,retryable}'));
+        'retryable', case when jsonb_typeof(op #> '{error,retryable}') = 'boolean' then op #> '{error,retryable}' end));
 end
 $$;
 
