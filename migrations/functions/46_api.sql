@@ -419,15 +419,15 @@ as $$
 #variable_conflict use_column
 begin
     for i in 1 .. cardinality(stream_tails.run_ids) loop
-        perform durable_internal.as_namespace(namespaces[i]);
+        perform durable_internal.check_run(namespaces[i], run_ids[i]);
         return query
         select i, (extract(epoch from t.at) * 1000000)::bigint,
                durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
                t.kind in ('completed', 'failed', 'cancelled')
           from (select t.*
-                  from durable.timeline(run_ids[i]) with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
-                 where extract(epoch from t.at) * 1000000 > afters[i]
-                   and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
+                  from durable_internal.timeline_part(run_ids[i], timestamptz 'epoch' + afters[i] * interval '1 microsecond', most)
+                       with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
+                 where not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
                  order by t.at fetch first (stream_tails.most) rows with ties) as t
          order by t.place;
     end loop;
