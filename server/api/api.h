@@ -41,7 +41,8 @@ struct api {
     struct waits *waits;
     struct commits *commits;
     struct http_client *http_client;
-    bool allow_private; /* an endpoint's address, unless its registration says otherwise */
+    bool allow_private;  /* an endpoint's address, unless its registration says otherwise */
+    bool forbid_private; /* … whatever it says */
     long long answered[ROUTES_MAX + 1][6]; /* by route and the status's first digit */
     long long runs_started;
 };
@@ -49,7 +50,7 @@ struct api {
 struct api_settings {
     const char *conninfo, *listen, *unix_path; /* listen "", unix_path NULL: not there */
     int connections, rate_limit, bad_keys;
-    bool allow_private;
+    bool allow_private, forbid_private;
     struct http_limits limits;
 };
 

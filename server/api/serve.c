@@ -54,8 +54,12 @@ dj_status api_open(struct api *api, const struct api_settings *settings) {
     keys_open(api, settings->rate_limit, settings->bad_keys);
     starts_open(api);
     commits_open(api);
-    api->allow_private = settings->allow_private;
+    api->allow_private = settings->allow_private && !settings->forbid_private;
+    api->forbid_private = settings->forbid_private;
     DJ_TRY(http_client_new(api->base, &api->http_client));
+    if (api->forbid_private) {
+        http_client_forbid_private(api->http_client);
+    }
     waits_open(api);
     database_on_notify(api->database, on_notify, on_up);
     return DJ_OK;
