@@ -22,6 +22,7 @@ struct http_client {
     CURLM *multi;
     struct event *timer;
     struct list calls;
+    bool forbid_private;
 };
 
 struct http_call {
@@ -265,7 +266,7 @@ dj_status http_client_send(struct http_client *client, const struct http_request
     call->client = client;
     call->easy = easy;
     call->body = request->body;
-    call->allow_private = request->allow_private;
+    call->allow_private = request->allow_private && !client->forbid_private;
     call->may_send = request->may_send;
     call->done = done;
     call->context = context;
@@ -304,6 +305,10 @@ dj_status http_client_new(struct event_base *base, struct http_client **ret_clie
     (void)curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
     *ret_client = client;
     return DJ_OK;
+}
+
+void http_client_forbid_private(struct http_client *client) {
+    client->forbid_private = true;
 }
 
 void http_client_free(struct http_client *client) {

@@ -49,6 +49,8 @@ struct http_answer {
 typedef void (*http_done_fn)(void *context, struct http_answer *answer);
 
 MUST_CHECK dj_status http_client_new(struct event_base *base, struct http_client **ret_client);
+/** From now on no request may go to an address that is not public, whatever it says itself. */
+void http_client_forbid_private(struct http_client *client);
 void http_client_free(
     struct http_client *client); /* calls on their way are dropped, without their callbacks */
 

@@ -535,7 +535,7 @@ void endpoints_tick(struct endpoints *endpoints) {
     }
 }
 
-dj_status endpoints_new(dj_worker *worker, const char *public_url,
+dj_status endpoints_new(dj_worker *worker, const dj_worker_options *options,
                         struct endpoints **ret_endpoints) {
     struct endpoints *endpoints = calloc(1, sizeof *endpoints);
     if (endpoints == NULL) {
@@ -544,8 +544,11 @@ dj_status endpoints_new(dj_worker *worker, const char *public_url,
     endpoints->worker = worker;
     list_init(&endpoints->all);
     dj_status status = http_client_new(worker->base, &endpoints->http);
-    if (status == DJ_OK && public_url != NULL &&
-        asprintf(&endpoints->commit_url, "%s/v1/commit", public_url) < 0) {
+    if (status == DJ_OK && options->forbid_private) {
+        http_client_forbid_private(endpoints->http);
+    }
+    if (status == DJ_OK && options->public_url != NULL &&
+        asprintf(&endpoints->commit_url, "%s/v1/commit", options->public_url) < 0) {
         endpoints->commit_url = NULL;
         status = dj_fail(DJ_NO_MEMORY, "no memory for the endpoints");
     }

@@ -4,8 +4,8 @@
 
 #include "worker/fleet.h"
 
-/** `public_url` is lent; NULL: handlers answer with their ops. */
-MUST_CHECK dj_status endpoints_new(dj_worker *worker, const char *public_url,
+/** Of the options, those that concern endpoints. */
+MUST_CHECK dj_status endpoints_new(dj_worker *worker, const dj_worker_options *options,
                                    struct endpoints **ret_endpoints);
 void endpoints_free(struct endpoints *endpoints); /* calls on their way are cut off */
 

@@ -478,7 +478,7 @@ dj_status dj_worker_new(const dj_worker_options *options, dj_worker **ret_worker
         status = worker_make_events(worker);
     }
     if (status == DJ_OK && options != NULL && options->call_endpoints) {
-        status = endpoints_new(worker, options->public_url, &worker->endpoints);
+        status = endpoints_new(worker, options, &worker->endpoints);
     }
     if (status != DJ_OK) {
         dj_worker_free(worker);

@@ -122,6 +122,8 @@ typedef struct dj_worker_options {
     bool call_endpoints;    /**< serve the namespace's endpoints too: handlers over HTTP */
     const char *public_url; /**< where durable-server is reached by handlers, as "http://host:7070":
                                they commit there; NULL: they answer with what they have to commit */
+    bool forbid_private;    /**< call no endpoint at an address that is not public, whatever its
+                               registration says */
 } dj_worker_options;
 
 /** Makes a worker. `options` (NULL: defaults) are copied. Free it with dj_worker_free. */

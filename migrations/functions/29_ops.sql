@@ -168,15 +168,23 @@ begin
                 'tries', coalesce((op ->> 'tries')::int, 1)));
             suspended := true;
         when 'park' then
-            perform durable_internal.begin_park(l, jsonb_build_object('step', name, 'expected', op ->> 'expected',
-                                                                       'found', op ->> 'found'));
+            perform durable_internal.begin_park(l, jsonb_build_object('step', left(name, 210),
+                'expected', left(op ->> 'expected', 500), 'found', left(op ->> 'found', 500)));
             suspended := true;
         when 'log' then
+            if op ? 'fields' then
+                perform durable_internal.check_json('fields of a log op', op -> 'fields',
+                                                    durable_internal.payload_bytes_max());
+            end if;
             insert into durable_internal.log (run_id, attempt, at, level, message, fields)
             values (l.run_id, l.attempt, instant,
                     case when op ->> 'level' in ('debug', 'info', 'warning', 'error') then op ->> 'level' else 'info' end,
                     left(coalesce(op ->> 'message', ''), 8192), op -> 'fields');
         when 'progress' then
+            if op ? 'value' then
+                perform durable_internal.check_json('value of a progress op', op -> 'value',
+                                                    durable_internal.payload_bytes_max());
+            end if;
             insert into durable_internal.log (run_id, attempt, at, level, message, fields)
             values (l.run_id, l.attempt, instant, 'progress', left(coalesce(op ->> 'value', ''), 500), op -> 'value');
         else
@@ -211,7 +219,7 @@ begin
         'name', left(coalesce(op #>> '{error,name}', 'Error'), 200),
         'message', left(coalesce(op #>> '{error,message}', op ->> 'error'), 8192),
         'stack', left(op #>> '{error,stack}', 16384), 'step', left(op #>> '{error,step}', 200),
-        'retryable', op #> '{error,retryable}'));
+        'retryable', case when jsonb_typeof(op #> '{error,retryable}') = 'boolean' then op #> '{error,retryable}' end));
 end
 $$;
 
@@ -567,6 +575,20 @@ returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select encode(c.secret, 'hex') from durable_internal.commit_secret c;
+$$;
+
+-- Another secret: tokens that were made before are none of ours any more, as soon as the servers have heard of it. Workers make
+-- new ones for the calls that come. For owners, where the secret has leaked.
+create or replace function durable_internal.rotate_commit_secret()
+returns void
+language plpgsql volatile
+as $$
+begin
+    update durable_internal.commit_secret
+       set secret = uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    perform pg_notify('durable_keys', '');
+    perform durable_internal.endpoints_changed();
+end
 $$;
 
 -- What a handler in C does beside its steps: state, an event, the start of a child. In the transaction of a dj_step_tx, so it

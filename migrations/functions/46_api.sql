@@ -267,7 +267,7 @@ begin
     for i in 1 .. least(cardinality(ids), most) loop
         lines := lines || durable_internal.run_text(ids[i], payloads);
         bytes := bytes + octet_length(lines[i]);
-        exit when bytes > 8388608;
+        exit when bytes > durable_internal.page_bytes_max();
     end loop;
     return format('{"runs": [%s], "nextCursor": %s}', array_to_string(lines, ', '),
                   case when cardinality(lines) < cardinality(ids)
@@ -275,17 +275,35 @@ begin
 end
 $$;
 
--- A page as lists have it, of lines that are numbered from 1: those behind `skip`. `most` + 1 lines are given where
--- there are more.
-create or replace function durable_internal.list_text(name text, lines text[], skip bigint, most int)
+drop function if exists durable_internal.list_text(text, text[], bigint, int);
+
+-- A page as lists have it, of the lines of an open cursor, which begins behind `skip` of them: up to `most`, and no further once
+-- they are large together. So a page that has more behind it has at least one.
+create or replace function durable_internal.list_text(name text, lines refcursor, skip bigint, most int)
 returns text
-language sql immutable
+language plpgsql stable
 as $$
-    select format('{"%s": [%s], "nextCursor": %s}', list_text.name,
-                  array_to_string(list_text.lines[1:list_text.most], ', '),
-                  case when cardinality(list_text.lines) > list_text.most
-                       then format('"%s"', list_text.skip + list_text.most) else 'null' end);
+declare
+    line text;
+    page text[] := '{}';
+    bytes bigint := 0;
+    more boolean;
+begin
+    loop
+        fetch lines into line;
+        more := found;
+        exit when not more or cardinality(page) = most or bytes > durable_internal.page_bytes_max();
+        page := page || line;
+        bytes := bytes + octet_length(line);
+    end loop;
+    close lines;
+    return format('{"%s": [%s], "nextCursor": %s}', name, array_to_string(page, ', '),
+                  case when more then format('"%s"', skip + cardinality(page)) else 'null' end);
+end
 $$;
+
+-- Where a page ends although it might have more lines.
+create or replace function durable_internal.page_bytes_max() returns int language sql immutable as $$ select 8 * 1024 * 1024 $$;
 
 -- The timeline of a run, oldest first. Raises DJ003.
 create or replace function durable_internal.timeline_page(run_id uuid, skip bigint, most int)
@@ -293,11 +311,14 @@ returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    lines refcursor;
 begin
-    return durable_internal.list_text('timeline', array(
+    open lines for
         select durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text
           from (select t.*, row_number() over () as n from durable.timeline(timeline_page.run_id) as t) as t
-         order by t.n offset timeline_page.skip limit timeline_page.most + 1), skip, most);
+         order by t.n offset timeline_page.skip limit timeline_page.most + 1;
+    return durable_internal.list_text('timeline', lines, skip, most);
 end
 $$;
 
@@ -319,16 +340,19 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    lines refcursor;
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), steps_page.run_id);
-    return durable_internal.list_text('steps', array(
+    open lines for
         select durable_internal.shown(jsonb_build_object('position', s.position, 'name', s.name, 'kind', s.kind,
                    'status', s.status, 'result', s.result, 'error', s.error, 'attempt', s.attempt, 'workerId',
                    s.worker_id, 'fence', s.fence, 'startedAt', durable_internal.json_time(s.started_at), 'committedAt',
                    durable_internal.json_time(s.committed_at)), steps_page.payloads)::text
           from durable.steps s
          where s.run_id = steps_page.run_id
-         order by s.position offset steps_page.skip limit steps_page.most + 1), skip, most);
+         order by s.position offset steps_page.skip limit steps_page.most + 1;
+    return durable_internal.list_text('steps', lines, skip, most);
 end
 $$;
 
@@ -339,15 +363,18 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    lines refcursor;
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), attempts_page.run_id);
-    return durable_internal.list_text('attempts', array(
+    open lines for
         select durable_internal.shown(jsonb_build_object('attempt', a.attempt, 'workerId', a.worker_id, 'fence', a.fence, 'startedAt',
                    durable_internal.json_time(a.started_at), 'endedAt', durable_internal.json_time(a.ended_at),
                    'outcome', a.outcome, 'error', a.error), attempts_page.payloads)::text
           from durable.attempts a
          where a.run_id = attempts_page.run_id
-         order by a.started_at, a.attempt offset attempts_page.skip limit attempts_page.most + 1), skip, most);
+         order by a.started_at, a.attempt offset attempts_page.skip limit attempts_page.most + 1;
+    return durable_internal.list_text('attempts', lines, skip, most);
 end
 $$;
 
@@ -358,14 +385,17 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    lines refcursor;
 begin
     perform durable_internal.check_run(durable_internal.session_namespace(), logs_page.run_id);
-    return durable_internal.list_text('logs', array(
+    open lines for
         select durable_internal.shown(jsonb_build_object('attempt', g.attempt, 'at', durable_internal.json_time(g.at),
                    'level', g.level, 'message', g.message, 'fields', g.fields), logs_page.payloads)::text
           from durable.logs g
          where g.run_id = logs_page.run_id
-         order by g.at offset logs_page.skip limit logs_page.most + 1), skip, most);
+         order by g.at offset logs_page.skip limit logs_page.most + 1;
+    return durable_internal.list_text('logs', lines, skip, most);
 end
 $$;
 
@@ -389,15 +419,15 @@ as $$
 #variable_conflict use_column
 begin
     for i in 1 .. cardinality(stream_tails.run_ids) loop
-        perform durable_internal.as_namespace(namespaces[i]);
+        perform durable_internal.check_run(namespaces[i], run_ids[i]);
         return query
         select i, (extract(epoch from t.at) * 1000000)::bigint,
                durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
                t.kind in ('completed', 'failed', 'cancelled')
           from (select t.*
-                  from durable.timeline(run_ids[i]) with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
-                 where extract(epoch from t.at) * 1000000 > afters[i]
-                   and not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
+                  from durable_internal.timeline_part(run_ids[i], timestamptz 'epoch' + afters[i] * interval '1 microsecond', most)
+                       with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
+                 where not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
                  order by t.at fetch first (stream_tails.most) rows with ties) as t
          order by t.place;
     end loop;

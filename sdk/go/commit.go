@@ -173,6 +173,8 @@ func (l *commitLine) send() {
 		l.mu.Unlock()
 		for i, part := range parts {
 			switch {
+			case err == nil && answers[i].Code == "unauthorized": // the token is not known there any more
+				part.call.unreachable()
 			case err == nil:
 				part.call.settle(answers[i])
 			case len(part.ops) > 0:
@@ -237,8 +239,8 @@ func (l *commitLine) commit(parts []commitPart) ([]commitAnswer, error) {
 	begin := time.Now()
 	for tries, refused := 0, 0; ; tries++ {
 		pause := backoffPause(tries)
-		status, header, text, err := request(context.Background(), l.client, l.settings.requestTimeout, http.MethodPost, l.url, "",
-			body, commitAnswerBytesMax)
+		status, header, text, err := request(context.Background(), l.client, l.settings.requestTimeout, http.MethodPost, l.url,
+			parts[0].call.request.Commit.Token, body, commitAnswerBytesMax)
 		switch {
 		case err != nil:
 			if !arrived(err) {

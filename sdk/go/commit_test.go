@@ -66,6 +66,15 @@ func TestWhereCommitIsNotKnownTheAnswerCarriesIt(t *testing.T) {
 	}
 }
 
+func TestWhereTheTokenIsNotKnownTheAnswerCarriesIt(t *testing.T) {
+	f := newFleet(t, twoSteps)
+	f.partCode = "unauthorized"
+	f.completed(f.run(), "true")
+	if f.calls != 3 || len(f.requests) != 2 || len(f.ops) != 2 { // each call has a token of its own, and tries
+		t.Fatalf("%d calls, %d requests, %v", f.calls, len(f.requests), f.ops)
+	}
+}
+
 func TestAStepIsDoneOnceWhicheverRequestFails(t *testing.T) {
 	for failing := 1; failing <= 4; failing++ {
 		for _, status := range []int{-1, 503, 404} {

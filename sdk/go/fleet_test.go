@@ -155,6 +155,9 @@ func (f *fleet) serveCommit(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, f.refs[r.URL.Query().Get("ref")])
 		return
 	}
+	if r.Header.Get("Authorization") != "Bearer token" {
+		f.t.Errorf("a commit that shows no token: %v", r.Header)
+	}
 	body, _ := io.ReadAll(r.Body)
 	f.requests = append(f.requests, body)
 	n := len(f.requests)

@@ -128,6 +128,8 @@ func (l Log) Warn(message string, fields ...any) { l.call.log("warning", message
 // Error writes a line; `fields` are names and values in turn.
 func (l Log) Error(message string, fields ...any) { l.call.log("error", message, fieldsText(fields)) }
 
+const fieldsBytesMax = 256 * 1024 // a line of the log is not to fail its run, which a mebibyte would
+
 func fieldsText(fields []any) string {
 	if len(fields) == 0 {
 		return ""
@@ -147,7 +149,11 @@ func fieldsText(fields []any) string {
 		}
 		values[name] = json.RawMessage(text)
 	}
-	return mustJSON(values)
+	text := mustJSON(values)
+	if len(text) > fieldsBytesMax {
+		return fmt.Sprintf(`{"leftOut":"fields of %d bytes"}`, len(text))
+	}
+	return text
 }
 
 type registeredJob struct {

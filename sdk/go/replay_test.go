@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,12 +86,16 @@ func TestReplayWritesNoLogAgain(t *testing.T) {
 			return nil, err
 		}
 		job.Log.Warn("behind", "error", context.Canceled, "odd")
+		job.Log.Warn("behind", "large", strings.Repeat("x", 300000))
 		return nil, job.Step.Sleep(ctx, time.Second)
 	})
 	answer := f.call()
 	f.suspendedBy(answer, "sleep")
 	if f.ops[0] != "log <nil>" || answer.Ops[0]["op"] != "log" || answer.Ops[0]["level"] != "warning" {
 		t.Fatal(f.ops, answer.Ops)
+	}
+	if fields := fmt.Sprint(answer.Ops[1]["fields"]); fields != "map[leftOut:fields of 300012 bytes]" {
+		t.Fatal(fields[:100])
 	}
 	f.remember("sleep", "sleep", nil)
 	if answer = f.call(); len(answer.Ops) != 0 {

@@ -41,7 +41,8 @@ struct api {
     struct waits *waits;
     struct commits *commits;
     struct http_client *http_client;
-    bool allow_private; /* an endpoint's address, unless its registration says otherwise */
+    bool allow_private;  /* an endpoint's address, unless its registration says otherwise */
+    bool forbid_private; /* … whatever it says */
     long long answered[ROUTES_MAX + 1][6]; /* by route and the status's first digit */
     long long runs_started;
 };
@@ -49,7 +50,7 @@ struct api {
 struct api_settings {
     const char *conninfo, *listen, *unix_path; /* listen "", unix_path NULL: not there */
     int connections, rate_limit, bad_keys;
-    bool allow_private;
+    bool allow_private, forbid_private;
     struct http_limits limits;
 };
 
@@ -175,7 +176,10 @@ void starts_open(struct api *api);
 
 /* commit.c */
 void commits_open(struct api *api);
-void commits_on_up(struct api *api); /* a connection is there */
+/** What tokens are signed with may have changed. */
+void commits_look(struct api *api);
+/** Has who sends the request shown a token of ours, in its head? */
+bool commits_know(const struct api *api, const struct http_request *request);
 
 /* The routes' functions, one file a resource. */
 void commit_ops(struct api *api, struct http_request *request);

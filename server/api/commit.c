@@ -6,10 +6,14 @@
  * know nothing of it. If the database refuses all of them, each is said again alone. A lease that
  * somebody's open transaction holds is tried again for a second. When the fate of a commit is not
  * known, the request is answered with 503 and the SDK says it again: what was committed is known by
- * its name. */
+ * its name.
+ *
+ * The secret of tokens is read at the start, when its change is notified, and when a token is none
+ * of ours as far as we know, once a second at most: that request waits for the answer. */
 #include "server/api/api.h"
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/commit_token.h"
 #include "common/db_rows.h"
 #include "common/failpoint.h"
@@ -17,6 +21,7 @@
 #include "common/text.h"
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define TOGETHER_MAX 512
 #define TOGETHER_BYTES_MAX (8 * 1024 * 1024)
@@ -25,21 +30,25 @@
 #define OPS_OUTER_DEPTH 2 /* the list and its ops, around what handlers give */
 #define BUSY_MS 20
 #define BUSY_TRIES_MAX 50
+#define SECRET_REST_MS 1000
+#define NOT_OURS "the token is none of ours"
 
 struct item {
     struct list link;
     struct committing *owner;
     struct lease_name lease;
-    char *ops; /* in the request's body */
+    bool is_ours;      /* its token, and so the lease */
+    char *token, *ops; /* in the request's body */
     size_t ops_length;
     char *answer; /* ours; NULL: not yet */
     int busy_tries;
 };
 
 struct committing {
+    struct list link; /* while its tokens are in doubt */
     struct api *api;
     struct http_request *request;
-    struct item *items;
+    struct item *items;    /* none: it is a GET */
     int count, room, left; /* left: without an answer */
     bool unavailable;
 };
@@ -52,14 +61,17 @@ struct together {
 
 struct commits {
     struct api *api;
-    struct list waiting, busy;
+    struct list waiting, busy, in_doubt;
     bool asked; /* a call is in the queue, and will take what waits */
     struct event *busy_timer;
     struct commit_secret secret;
+    bool secret_asked, secret_changed; /* changed: since it was asked for */
+    int64_t secret_read_ms;            /* when it was answered last */
 };
 
 static void commits_ask(struct commits *commits);
 static void item_alone(struct item *item);
+static void secret_ask(struct commits *commits);
 
 static void committing_free(struct committing *committing) {
     for (int i = 0; i < committing->count; i++) {
@@ -102,10 +114,10 @@ static void item_end(struct item *item, char *answer) {
 }
 
 /* Yours; NULL where memory ran out. */
-static char *refusal_print(dj_status status, const char *message) {
+static char *refusal_print(const char *code, const char *message) {
     struct buf text;
     buf_init(&text, 8192);
-    dj_status printed = buf_addf(&text, "{\"code\":\"%s\",\"message\":", status_code(status));
+    dj_status printed = buf_addf(&text, "{\"code\":\"%s\",\"message\":", code);
     if (printed == DJ_OK) {
         printed = buf_add_json(&text, message);
     }
@@ -192,7 +204,7 @@ static void on_committed(void *context, const struct work_end *end) {
             } else if (together->count > 1) {
                 item_alone(item);
             } else {
-                item_end(item, refusal_print(end->status, end->message));
+                item_end(item, refusal_print(status_code(end->status), end->message));
             }
         }
     }
@@ -265,32 +277,35 @@ static void item_alone(struct item *item) {
 
 /* Reading. */
 
-/* Ops that are not what they should be are this item's matter: it has its answer then. */
-static dj_status item_read(struct commits *commits, char *text, size_t length, struct item *item) {
-    char *token = NULL;
+static dj_status item_read(char *text, size_t length, struct item *item) {
     struct json_slice ops = { .text = NULL };
     const struct field fields[] = {
-        { .name = "token", .kind = FIELD_TEXT, .target = &token, .required = true },
+        { .name = "token", .kind = FIELD_TEXT, .target = &item->token, .required = true },
         { .name = "ops", .kind = FIELD_LIST, .target = &ops },
         { .name = NULL },
     };
     DJ_TRY(fields_read("commits[]", text, length, fields));
-    DJ_TRY(commit_token_read(&commits->secret, token, strlen(token), &item->lease));
-    if (ops.text == NULL) {
-        item->ops = (char *)"[]";
-        return DJ_OK;
-    }
-    dj_status status = ops.text[0] != '[' ? dj_fail(DJ_INVALID_ARGUMENT, "ops is not a list")
-                                          : json_check_inside("ops", ops.text, ops.length,
-                                                              COMMIT_BYTES_MAX, OPS_OUTER_DEPTH);
-    if (status != DJ_OK) {
-        item->answer = refusal_print(status, dj_error_message());
-        return DJ_OK;
-    }
-    item->ops = (char *)ops.text;
-    item->ops[ops.length] = '\0'; /* a bracket, a comma or a space: it was read */
+    item->ops = ops.text == NULL ? (char *)"[]" : (char *)ops.text;
     item->ops_length = ops.length;
     return DJ_OK;
+}
+
+/* What fields_read has left to us: a long text, looked at for those only who may commit. */
+static dj_status item_check(struct item *item) {
+    if (item->ops[0] != '[') {
+        return dj_fail(DJ_INVALID_ARGUMENT, "ops is not a list");
+    }
+    if (item->ops_length > 0) {
+        DJ_TRY(json_check_inside("ops", item->ops, item->ops_length, COMMIT_BYTES_MAX,
+                                 OPS_OUTER_DEPTH));
+        item->ops[item->ops_length] = '\0'; /* a bracket, a comma or a space: it was read */
+    }
+    return DJ_OK;
+}
+
+static void item_refuse(struct item *item, const char *code, const char *message) {
+    item->answer = refusal_print(code, message);
+    check(item->answer != NULL);
 }
 
 /* The room doubles. Nothing points to an item before all are there. */
@@ -306,7 +321,7 @@ static struct item *item_add(struct committing *committing) {
     return &committing->items[count];
 }
 
-static dj_status committing_read(struct commits *commits, struct committing *committing) {
+static dj_status committing_read(struct committing *committing) {
     struct http_request *request = committing->request;
     struct json_slice list = { .text = NULL };
     const struct field fields[] = {
@@ -319,18 +334,104 @@ static dj_status committing_read(struct commits *commits, struct committing *com
     }
     struct json_walk walk;
     struct json_slice none, value;
+    int refused = 0;
     bool more = true;
+    dj_status status = DJ_OK;
     DJ_TRY(json_walk_begin(&walk, "commits", list.text, list.length, false));
     for (;;) {
         DJ_TRY(json_walk_next(&walk, &more, &none, &value));
         if (!more) {
-            return DJ_OK;
+            return refused == committing->count ? status : DJ_OK;
         }
         if (committing->count == COMMITS_MAX) {
             return dj_fail(DJ_INVALID_ARGUMENT, "commits has more than %d items", COMMITS_MAX);
         }
-        DJ_TRY(item_read(commits, (char *)value.text, value.length, item_add(committing)));
+        struct item *item = item_add(committing);
+        dj_status read = item_read((char *)value.text, value.length, item);
+        if (read != DJ_OK) {
+            item_refuse(item, status_code(read), dj_error_message());
+            status = read;
+            refused++;
+        }
     }
+}
+
+static bool token_is_ours(const struct commits *commits, const char *token,
+                          struct lease_name *ret_lease) {
+    return commit_token_read(&commits->secret, token, strlen(token), ret_lease) == DJ_OK;
+}
+
+/* How many of the items may commit? False: some of them might, were the secret not what we know. */
+static bool committing_sign(struct committing *committing, int *ret_ours) {
+    bool all = true;
+    *ret_ours = 0;
+    for (int i = 0; i < committing->count; i++) {
+        struct item *item = &committing->items[i];
+        if (item->answer == NULL) {
+            item->is_ours = token_is_ours(committing->api->commits, item->token, &item->lease);
+            *ret_ours += item->is_ours;
+            all = all && item->is_ours;
+        }
+    }
+    return all;
+}
+
+/* The tokens may be none of ours because the secret has changed: then it is asked for, and the
+ * request comes again. False: it was asked for a moment ago. */
+static bool commits_doubt(struct commits *commits, struct committing *committing) {
+    if (!commits->secret_asked && clock_ms() - commits->secret_read_ms < SECRET_REST_MS) {
+        return false;
+    }
+    list_push(&commits->in_doubt, &committing->link);
+    secret_ask(commits);
+    return true;
+}
+
+static void unauthorized(struct api *api, struct http_request *request) {
+    problem_reply(api, request, PROBLEM_UNAUTHORIZED, "WWW-Authenticate: Bearer\r\n", NOT_OURS);
+}
+
+static void committing_begin(struct committing *committing) {
+    struct commits *commits = committing->api->commits;
+    int ours;
+    if (!committing_sign(committing, &ours) && commits_doubt(commits, committing)) {
+        return;
+    }
+    if (ours == 0 && committing->count > 0) {
+        unauthorized(committing->api, committing->request);
+        committing_free(committing);
+        return;
+    }
+    for (int i = 0; i < committing->count; i++) {
+        struct item *item = &committing->items[i];
+        if (item->answer != NULL) {
+            continue;
+        }
+        if (!item->is_ours) {
+            item_refuse(item, "unauthorized", NOT_OURS);
+            continue;
+        }
+        dj_status status = item_check(item);
+        if (status != DJ_OK) {
+            item_refuse(item, status_code(status), dj_error_message());
+            continue;
+        }
+        committing->left++;
+        list_push(&commits->waiting, &item->link);
+    }
+    if (committing->left == 0) {
+        committing_reply(committing);
+    } else {
+        commits_ask(commits);
+    }
+}
+
+static struct committing *committing_new(struct api *api, struct http_request *request) {
+    struct committing *committing = calloc(1, sizeof *committing);
+    check(committing != NULL);
+    committing->api = api;
+    committing->request = request;
+    return committing;
 }
 
 void commit_ops(struct api *api, struct http_request *request) {
@@ -342,27 +443,28 @@ void commit_ops(struct api *api, struct http_request *request) {
         problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
         return;
     }
-    struct committing *committing = calloc(1, sizeof *committing);
-    check(committing != NULL);
-    committing->api = api;
-    committing->request = request;
-    dj_status status = committing_read(commits, committing);
+    struct committing *committing = committing_new(api, request);
+    dj_status status = committing_read(committing);
     if (status != DJ_OK) {
         problem_reply_status(api, request, status, dj_error_message());
         committing_free(committing);
         return;
     }
-    for (int i = 0; i < committing->count; i++) {
-        if (committing->items[i].answer == NULL) {
-            committing->left++;
-            list_push(&commits->waiting, &committing->items[i].link);
-        }
-    }
-    if (committing->left == 0) {
-        committing_reply(committing);
-    } else {
-        commits_ask(commits);
-    }
+    committing_begin(committing);
+}
+
+/* The token in the head; NULL: there is none. */
+static const char *token_of(const struct http_request *request) {
+    const char *text = request->authorization;
+    return text != NULL && strncasecmp(text, "Bearer ", 7) == 0 ? text + 7 + strspn(text + 7, " ")
+                                                                : NULL;
+}
+
+bool commits_know(const struct api *api, const struct http_request *request) {
+    struct lease_name lease;
+    const char *token = token_of(request);
+    return token != NULL && api->commits->secret.length > 0 &&
+           token_is_ours(api->commits, token, &lease);
 }
 
 /* GET: what an entry with a `ref` holds. */
@@ -378,11 +480,18 @@ void commit_ref(struct api *api, struct http_request *request) {
           .required = true },
         { .name = NULL },
     };
-    const char *token = request->authorization;
-    if (api->commits->secret.length == 0 || token == NULL || strncmp(token, "Bearer ", 7) != 0 ||
-        commit_token_read(&api->commits->secret, token + 7, strlen(token + 7), &lease) != DJ_OK) {
-        problem_reply(api, request, PROBLEM_UNAUTHORIZED, "WWW-Authenticate: Bearer\r\n",
-                      "the token is none of ours");
+    struct commits *commits = api->commits;
+    const char *token = token_of(request);
+    if (token == NULL || commits->secret.length == 0) {
+        unauthorized(api, request);
+        return;
+    }
+    if (!token_is_ours(commits, token, &lease)) {
+        struct committing *committing = committing_new(api, request);
+        if (!commits_doubt(commits, committing)) {
+            committing_free(committing);
+            unauthorized(api, request);
+        }
         return;
     }
     dj_status status = query_read(request->query, fields);
@@ -398,22 +507,50 @@ void commit_ref(struct api *api, struct http_request *request) {
     api_send(api, request, work, 200);
 }
 
+/* The secret. */
+
 static void on_secret(void *context, const struct work_end *end) {
     struct commits *commits = context;
-    FAILPOINT("secret.read");
     const char *text;
     size_t length;
+    struct list again;
+    FAILPOINT("secret.read");
     if (end->status == DJ_OK && rows_text(end->rows, 0, 0, &text, &length) == DJ_OK && length > 0 &&
         length <= COMMIT_SECRET_BYTES_MAX) {
         memcpy(commits->secret.bytes, text, length);
         commits->secret.length = length;
     }
+    commits->secret_asked = false;
+    commits->secret_read_ms = clock_ms();
+    if (commits->secret_changed) {
+        secret_ask(commits);
+        return; /* those in doubt wait for that answer */
+    }
+    list_init(&again);
+    list_splice(&commits->in_doubt, &again);
+    while (!list_is_empty(&again)) {
+        struct committing *committing = list_first(&again, struct committing, link);
+        list_remove(&committing->link);
+        if (committing->items == NULL) {
+            commit_ref(committing->api, committing->request);
+            committing_free(committing);
+        } else {
+            committing_begin(committing);
+        }
+    }
 }
 
-void commits_on_up(struct api *api) {
-    if (api->commits->secret.length == 0) {
-        database_send(api->database, work_new(&CALL_COMMIT_SECRET, 0), on_secret, api->commits);
+static void secret_ask(struct commits *commits) {
+    if (!commits->secret_asked) {
+        commits->secret_asked = true;
+        commits->secret_changed = false;
+        database_send(commits->api->database, work_new(&CALL_COMMIT_SECRET, 0), on_secret, commits);
     }
+}
+
+void commits_look(struct api *api) {
+    api->commits->secret_changed = true;
+    secret_ask(api->commits);
 }
 
 void commits_open(struct api *api) {
@@ -422,6 +559,7 @@ void commits_open(struct api *api) {
     commits->api = api;
     list_init(&commits->waiting);
     list_init(&commits->busy);
+    list_init(&commits->in_doubt);
     commits->busy_timer = event_new(api->base, -1, 0, on_busy_timer, commits);
     check(commits->busy_timer != NULL);
     api->commits = commits;

@@ -171,6 +171,11 @@ void endpoints_put(struct api *api, struct http_request *request) {
     if (body_read(api, request, fields) != DJ_OK) {
         return;
     }
+    if (allow_private && api->forbid_private) {
+        problem_reply(api, request, PROBLEM_FORBIDDEN, "",
+                      "allowPrivate is not allowed here: the server runs with --forbid-private");
+        return;
+    }
     struct work *work = work_new(&CALL_ENDPOINT_PUT, request->namespace_id);
     params_add_text(work_params(work), request->args[0]);
     params_add_text(work_params(work), url);

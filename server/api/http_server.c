@@ -37,6 +37,7 @@
 #define STREAM_BEHIND_BYTES (4 * 1024 * 1024) /* who adds looks at http_stream_behind() before */
 #define SEND_BUFFER_BYTES 262144 /* the kernel would keep 4 MB for each who does not read */
 #define BODIES_BYTES_MAX ((size_t)512 * 1024 * 1024)
+#define STRANGERS_BYTES_MAX ((size_t)128 * 1024 * 1024) /* of the bodies of all strangers */
 #define LINGER_MS 2000
 #define CLOSING_MS 60000
 
@@ -67,7 +68,7 @@ struct http_server {
     char *unix_path;
     int listener_count, connection_count;
     struct http_peers *peers;
-    size_t bodies_bytes;
+    size_t bodies_bytes, strangers_bytes;
     bool draining;
     struct list connections;
     time_t date_of;
@@ -85,10 +86,19 @@ static void conn_deadline(struct http_conn *conn, int64_t ms) {
     (void)event_add(conn->deadline, &delay);
 }
 
-static void request_reset(struct http_conn *conn) {
-    conn->server->bodies_bytes -= conn->body.capacity;
+/* Where the bytes of its body count. */
+static size_t *bodies_of(const struct http_conn *conn) {
+    return conn->request.known ? &conn->server->bodies_bytes : &conn->server->strangers_bytes;
+}
+
+static void body_drop(struct http_conn *conn) {
+    *bodies_of(conn) -= conn->body.capacity;
     buf_done(&conn->body);
     buf_init(&conn->body, 0);
+}
+
+static void request_reset(struct http_conn *conn) {
+    body_drop(conn);
     free(TAKE(conn->head_text));
     conn->request = (struct http_request){ .conn = conn, .peer = conn->peer };
     conn->scanned = 0;
@@ -195,6 +205,7 @@ static void conn_refuse(struct http_conn *conn, int status) {
     struct buf body;
     char detail[1024];
     (void)snprintf(detail, sizeof detail, "%s", dj_error_message());
+    body_drop(conn);
     buf_init(&body, 8192);
     conn->server->hooks.on_refused(&body, status, detail);
     write_answer(conn, status, "application/problem+json", "", body.data, body.length,
@@ -356,6 +367,17 @@ static void take_head(struct http_conn *conn, size_t length) {
     }
 }
 
+/* A look ahead of it is granted to everybody who is known: who holds much may not shut out who
+ * holds little. Strangers together have so much, half of it for large ones. */
+static bool is_too_much(const struct http_conn *conn) {
+    const struct http_server *server = conn->server;
+    bool large = conn->body.length > READ_AHEAD_BYTES;
+    if (conn->request.known) {
+        return large && server->bodies_bytes > BODIES_BYTES_MAX;
+    }
+    return server->strangers_bytes > (large ? STRANGERS_BYTES_MAX / 2 : STRANGERS_BYTES_MAX);
+}
+
 /* Moves what has come into the body; true: that was all. */
 static bool take_body(struct http_conn *conn) {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
@@ -384,15 +406,13 @@ static bool take_body(struct http_conn *conn) {
         conn_refuse(conn, 413);
         return false;
     }
-    /* A look ahead of it is granted to everybody: who holds much may not shut out who holds little.
-     */
-    if (buf_add(&conn->body, at, length) != DJ_OK ||
-        (conn->server->bodies_bytes > BODIES_BYTES_MAX && conn->body.length > READ_AHEAD_BYTES)) {
+    dj_status added = buf_add(&conn->body, at, length);
+    *bodies_of(conn) += conn->body.capacity - capacity;
+    if (added != DJ_OK || is_too_much(conn)) {
         (void)dj_fail(DJ_UNAVAILABLE, "too many large requests at once");
         conn_refuse(conn, 503);
         return false;
     }
-    conn->server->bodies_bytes += conn->body.capacity - capacity;
     (void)evbuffer_drain(input, used);
     return conn->head.chunked ? end : conn->body.length == (size_t)conn->head.content_length;
 }

@@ -31,6 +31,7 @@ struct http_request {
     char *body; /* closed by a zero byte; the request's own, to be cut up in place */
     size_t body_length;
     uint64_t peer; /* http_peer_of() who sent it */
+    bool known;    /* set by on_head: who sent it is no stranger, of whom less is kept */
     int32_t namespace_id;
     unsigned int scopes;
 };

@@ -117,6 +117,11 @@ int main(int argc, char **argv) {
           .help = "endpoints may have addresses of private networks, unless their registration "
                   "says otherwise",
           .target = &settings.allow_private },
+        { .flag = "forbid-private",
+          .environment = "DURABLE_FORBID_PRIVATE",
+          .kind = CONFIG_SWITCH,
+          .help = "no endpoint may have such an address, whatever its registration says",
+          .target = &settings.forbid_private },
         { .flag = "max-clients",
           .environment = "DURABLE_MAX_CLIENTS",
           .value_name = "N",

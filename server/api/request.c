@@ -27,10 +27,11 @@ static dj_status read_int(const struct field *field, const char *text, size_t le
     int64_t number = 0;
     bool negative = length > 0 && text[0] == '-';
     size_t at = negative ? 1 : 0;
-    bool whole = at < length && length - at <= 15;
+    bool whole = at < length;
     for (; whole && at < length; at++) {
-        whole = text[at] >= '0' && text[at] <= '9';
-        number = number * 10 + (text[at] - '0');
+        int digit = text[at] - '0';
+        whole = digit >= 0 && digit <= 9 && !__builtin_mul_overflow(number, 10, &number) &&
+                !__builtin_add_overflow(number, digit, &number);
     }
     number = negative ? -number : number;
     if (!whole || number < field->min || number > field->max) {

@@ -10,6 +10,7 @@ static dj_status on_head(struct http_request *request, size_t *ret_body_bytes_ma
     DJ_TRY(route_find(served, request));
     *ret_body_bytes_max =
         request->route->body_bytes_max == 0 ? REQUEST_BYTES_MAX : request->route->body_bytes_max;
+    request->known = request->route->scope != SCOPE_NONE || commits_know(served, request);
     return keys_check(served, request);
 }
 
@@ -26,13 +27,14 @@ static void on_notify(const char *channel) {
         waits_hint(served);
     } else {
         keys_forget(served);
+        commits_look(served);
     }
 }
 
 /* Notifications may have been missed. */
 static void on_up(void) {
     keys_forget(served);
-    commits_on_up(served);
+    commits_look(served);
 }
 
 dj_status api_open(struct api *api, const struct api_settings *settings) {
@@ -52,8 +54,12 @@ dj_status api_open(struct api *api, const struct api_settings *settings) {
     keys_open(api, settings->rate_limit, settings->bad_keys);
     starts_open(api);
     commits_open(api);
-    api->allow_private = settings->allow_private;
+    api->allow_private = settings->allow_private && !settings->forbid_private;
+    api->forbid_private = settings->forbid_private;
     DJ_TRY(http_client_new(api->base, &api->http_client));
+    if (api->forbid_private) {
+        http_client_forbid_private(api->http_client);
+    }
     waits_open(api);
     database_on_notify(api->database, on_notify, on_up);
     return DJ_OK;

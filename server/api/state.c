@@ -35,7 +35,7 @@ void state_set(struct api *api, struct http_request *request) {
           .kind = FIELD_INT,
           .target = &if_version,
           .min = 0,
-          .max = 999999999999999 },
+          .max = INT64_MAX },
         { .name = NULL },
     };
     struct work *work = state_work(api, request, &CALL_API_STATE_SET, fields);
@@ -58,11 +58,7 @@ void state_delete(struct api *api, struct http_request *request) {
 void state_increment(struct api *api, struct http_request *request) {
     int64_t by = 1, expires_us = FIELD_NONE;
     const struct field fields[] = {
-        { .name = "by",
-          .kind = FIELD_INT,
-          .target = &by,
-          .min = -999999999999999,
-          .max = 999999999999999 },
+        { .name = "by", .kind = FIELD_INT, .target = &by, .min = -INT64_MAX, .max = INT64_MAX },
         { .name = "expiresAt", .kind = FIELD_TIME, .target = &expires_us },
         { .name = NULL },
     };

@@ -21,6 +21,8 @@
 #define RESULTS_A_TICK 1000
 #define STREAMS_A_TICK 64
 #define STREAM_QUIET_MS 15000
+#define LAST_EVENT_ID_DIGITS 18
+#define LAST_EVENT_ID_MAX 999999999999999999LL
 #define STREAM_ENTRIES_A_TICK 1024 /* of all streams together; a log line has up to 8 KiB */
 #define STREAM_ENTRIES_MAX 64
 #define STREAM_BEHIND_BYTES 65536 /* who has more to read gets nothing new */
@@ -386,13 +388,14 @@ void wait_stream(struct api *api, struct http_request *request) {
           .kind = FIELD_INT,
           .target = &after_us,
           .min = 0,
-          .max = 999999999999999 },
+          .max = LAST_EVENT_ID_MAX },
         { .name = NULL },
     };
     dj_status status = query_read(request->query, fields);
     if (status == DJ_OK && request->last_event_id != NULL) {
         size_t digits = strspn(request->last_event_id, "0123456789");
-        if (digits == 0 || digits > 18 || request->last_event_id[digits] != '\0') {
+        if (digits == 0 || digits > LAST_EVENT_ID_DIGITS ||
+            request->last_event_id[digits] != '\0') {
             status = dj_fail(DJ_INVALID_ARGUMENT, "Last-Event-ID is not an id of this stream");
         } else {
             after_us = strtoll(request->last_event_id, NULL, 10);

@@ -385,6 +385,10 @@ dj_status http_client_new(struct event_base *base, struct http_client **ret_clie
     return DJ_OK;
 }
 
+void http_client_forbid_private(struct http_client *given) {
+    (void)given;
+}
+
 void http_client_free(struct http_client *given) {
     (void)given;
 }

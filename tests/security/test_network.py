@@ -69,6 +69,21 @@ def endpoints_of_private_networks_are_refused_end_to_end():
             # So it would have heard.
             call(made.port, "PUT", "/v1/endpoints/e0", key, {"url": f"http://127.0.0.1:{port}/", "allowPrivate": True})
             until(lambda: heard, "the canary hears what is allowed", seconds=10)
+        # Unless the operator forbids it: of no registration, be it older than that.
+        with fleet(database.url(), module=False, DURABLE_FORBID_PRIVATE="true", DURABLE_ALLOW_PRIVATE="true") as made:
+            until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready")
+            heard.clear()
+            assert database.sql("select allow_private from durable.endpoints where name = 'e0'") == "t"
+            status, said = call(made.port, "PUT", "/v1/endpoints/e1", key, {"url": f"http://127.0.0.1:{port}/", "allowPrivate": True})
+            assert status == 403 and "--forbid-private" in json.loads(said)["detail"], said
+            status, said = call(made.port, "PUT", "/v1/endpoints/e2", key, {"url": f"http://127.0.0.1:{port}/"})
+            assert status == 200 and "not a public one" in json.loads(said)["syncError"], said
+            status, said = call(made.port, "POST", "/v1/endpoints/e0/sync", key)
+            assert "not a public one" in said, said
+            database.sql("""select durable_internal.endpoint_synced(1, 'e0', null, '[{"name": "j0"}]')""")
+            until(lambda: database.sql("select failures > 0 and last_error like '%not a public one%' from durable.endpoints "
+                                       "where name = 'e0'") == "t", "the worker does not call it either")
+            assert not heard
 
 
 # TLS

@@ -433,6 +433,59 @@ static void runs_are_listed_page_by_page(void **state) {
     }
 }
 
+/* Whole numbers of up to 64 bits: what is beyond is refused, with its name and what it may be. */
+static void numbers_are_exact_or_refused_by_name(void **state) {
+    static const struct {
+        const char *method, *path, *body, *detail;
+    } bad[] = {
+        { "POST", "/v1/state/n/increment", "{\"by\":9223372036854775808}",
+          "by 9223372036854775808 is not allowed; a whole number from -9223372036854775807 to "
+          "9223372036854775807 is" },
+        { "POST", "/v1/state/n/increment", "{\"by\":-9223372036854775808}", "by -922" },
+        { "POST", "/v1/state/n/increment", "{\"by\":1.0}", "by 1.0 is not allowed" },
+        { "POST", "/v1/state/n/increment", "{\"by\":1e3}", "by 1e3 is not allowed" },
+        { "POST", "/v1/state/n/increment", "{\"by\":\"1\"}", "by " },
+        { "PUT", "/v1/state/n", "{\"value\":1,\"ifVersion\":18446744073709551616}",
+          "ifVersion 184" },
+        { "POST", "/v1/runs", "{\"job\":\"j\",\"priority\":32768}",
+          "priority 32768 is not allowed; a whole number from -32768 to 32767 is" },
+        { "POST", "/v1/runs", "{\"job\":\"j\",\"priority\":-9999999999999999999999}",
+          "priority -99" },
+        { "POST", "/v1/runs", "{\"job\":\"j\",\"maxAttempts\":1000001}", "maxAttempts 1000001" },
+        { "POST", "/v1/runs/batch", "{\"runs\":[{\"job\":\"j\",\"maxAttempts\":1e1}]}",
+          "runs[0].maxAttempts 1e1" },
+        { "GET", "/v1/runs?limit=99999999999999999999", NULL, "limit 9999" },
+    };
+    char path[128];
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (bad[i].body == NULL) {
+            call(&answer, bad[i].method, bad[i].path, admin, NULL);
+        } else {
+            call(&answer, bad[i].method, bad[i].path, admin, "%s", bad[i].body);
+        }
+        assert_status(&answer, 400);
+        assert_field(&answer, "/code", "invalid_argument");
+        const char *detail = answer_field(&answer, "/detail");
+        if (strncmp(detail, bad[i].detail, strlen(bad[i].detail)) != 0) {
+            fail_msg("%s %s: %s", bad[i].path, bad[i].body, detail);
+        }
+    }
+    CALL(200, "POST", "/v1/state/n/increment", admin, "{\"by\":9223372036854775807}");
+    assert_field(&answer, "/value", "9223372036854775807");
+    CALL(200, "POST", "/v1/state/n/increment", admin, "{\"by\":-9223372036854775807}");
+    assert_field(&answer, "/value", "0");
+    CALL(409, "PUT", "/v1/state/n", admin, "{\"value\":1,\"ifVersion\":9223372036854775807}");
+    /* An id of a stream has 16 digits since 2001. */
+    CALL(201, "POST", "/v1/runs", admin, "{\"job\":\"listed\"}");
+    (void)snprintf(path, sizeof path, "/v1/runs/%s", answer_field(&answer, "/id"));
+    (void)snprintf(path + strlen(path), sizeof path - strlen(path), "/cancel");
+    CALL(200, "POST", path, admin, NULL);
+    (void)snprintf(strrchr(path, '/'), 64, "/stream?lastEventId=1234567890123456");
+    CALL(200, "GET", path, admin, NULL);
+    assert_non_null(strstr(answer.head, "text/event-stream"));
+}
+
 static void queues_are_set_paused_and_resumed(void **state) {
     (void)state;
     CALL(200, "PUT", "/v1/queues/q%2F1", operator_key,
@@ -662,6 +715,7 @@ int main(void) {
         cmocka_unit_test(a_run_is_steered),
         cmocka_unit_test(who_waits_for_a_result_hears_of_it_at_once),
         cmocka_unit_test(runs_are_listed_page_by_page),
+        cmocka_unit_test(numbers_are_exact_or_refused_by_name),
         cmocka_unit_test(queues_are_set_paused_and_resumed),
         cmocka_unit_test(state_is_kept_counted_and_locked),
         cmocka_unit_test(each_scope_opens_its_routes_and_no_others),

@@ -118,6 +118,36 @@ static void what_one_run_may_not_commit_harms_no_other(void **state) {
                      RUNS);
 }
 
+/* As of a handler whose call is older than the secret. What is no token at all is such an item too.
+ */
+static void a_token_that_is_none_of_ours_harms_no_other(void **state) {
+    static const char *const items[][2] = {
+        { "{\"token\":\"AAAA\",\"ops\":" STEP("a", "1") "}", "unauthorized" },
+        { "{\"token\":\"\",\"ops\":[7]}", "unauthorized" },
+        { "{\"ops\":[]}", "invalid_argument" },
+        { "{\"token\":7}", "invalid_argument" },
+        { "{\"token\":\"a\",\"token\":\"b\"}", "invalid_argument" },
+        { "7", "invalid_argument" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof items / sizeof *items; i++) {
+        char good[64];
+        (void)snprintf(good, sizeof good, STEP("good%zu", "1"), i);
+        call(&answer, "POST", "/v1/commit", NULL,
+             "{\"commits\":[%s,{\"token\":\"%s\",\"ops\":%s},%s]}", items[i][0], tokens[0], good,
+             items[i][0]);
+        assert_status(&answer, 200);
+        assert_field(&answer, "/commits/0/code", items[i][1]);
+        assert_true(strlen(answer_field(&answer, "/commits/0/message")) > 0);
+        assert_field(&answer, "/commits/1/results/0", "{ }");
+        assert_field(&answer, "/commits/2/code", items[i][1]);
+        call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[%s]}", items[i][0]);
+        assert_status(&answer, strcmp(items[i][1], "unauthorized") == 0 ? 401 : 400);
+        assert_field(&answer, "/code", items[i][1]);
+    }
+    assert_int_equal(steps_of(0), sizeof items / sizeof *items);
+}
+
 static void a_result_has_all_the_depth_of_the_contract(void **state) {
     (void)state;
     commit_three("[]", nested("[{\"op\":\"step\",\"name\":\"deep\",\"result\":", 64, "}]"), "[]");
@@ -193,6 +223,7 @@ int main(void) {
 #define RUN(test) cmocka_unit_test_setup(test, claim)
     const struct CMUnitTest tests[] = {
         RUN(what_one_run_may_not_commit_harms_no_other),
+        RUN(a_token_that_is_none_of_ours_harms_no_other),
         RUN(a_result_has_all_the_depth_of_the_contract),
         RUN(a_result_that_is_too_large_fails_its_run),
         RUN(a_request_that_is_said_again_changes_nothing),

@@ -1,7 +1,9 @@
 /* How much one client may ask for: requests with a key, guesses, connections, bodies. Each test has
  * a server of its own with small limits. Addresses are those of 127.0.0.0/8. */
 #include "http.h"
+#include "lease.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,6 +159,81 @@ static void nobody_sends_a_body_without_a_key(void **state) {
     assert_int_equal(end_process(server, SIGTERM), 0);
 }
 
+static int long_commit(size_t bytes, const char *token) {
+    char head[512];
+    char *body = malloc(bytes);
+    int n = snprintf(head, sizeof head,
+                     "POST /v1/commit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                     "%s%s%sContent-Length: %zu\r\n\r\n{\"commits\":[",
+                     token == NULL ? "" : "Authorization: Bearer ", token == NULL ? "" : token,
+                     token == NULL ? "" : "\r\n", bytes + 12);
+    assert_non_null(body);
+    memset(body, ' ', bytes);
+    int fd = http_connect();
+    http_say(fd, head, (size_t)n);
+    http_say(fd, body, bytes - 2);
+    free(body);
+    return fd;
+}
+
+static bool has_answer(int fd, int timeout_ms) {
+    struct pollfd wait = { .fd = fd, .events = POLLIN };
+    return poll(&wait, 1, timeout_ms) == 1;
+}
+
+#define STRANGERS 24
+
+/* Commits of handlers have no key, so anybody may send some: bodies of 8 MB without their end. */
+static void strangers_hold_no_more_than_their_share(void **state) {
+    int fds[STRANGERS], held = 0;
+    (void)state;
+    sql(conn, "select durable.start('job')");
+    const char *worker = strdup(worker_new(conn, "job"));
+    struct lease_name lease =
+        lease_of(conn, sql_text(conn, "select run_id from durable_internal.claim('%s', 1, 1000000)",
+                                worker));
+    struct commit_secret secret = secret_of(conn);
+    char *token = token_of(&secret, &lease);
+    pid_t server = server_start(url, /* ready= */ true, NULL);
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = long_commit(8000000, NULL);
+    }
+    for (int i = 0; i < STRANGERS; i++) {
+        if (has_answer(fds[i], i == 0 ? 500 : 0)) {
+            http_hear(fds[i], &answer);
+            assert_status(&answer, 503);
+        } else {
+            held++;
+        }
+    }
+    assert_in_range(held, 4, 9); /* of 64 MiB */
+    int known = long_commit(8000000, token);
+    http_say(known, "]}", 2);
+    http_hear(known, &answer);
+    assert_status(&answer, 200);
+    call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\"}]}", token);
+    assert_status(&answer, 200); /* a small one has no need of that */
+    call(&answer, "POST", "/v1/runs", key, "{\"job\":\"job\",\"payload\":\"%0100000d\"}", 1);
+    assert_status(&answer, 201);
+    for (int i = 0; i < STRANGERS; i++) {
+        (void)close(fds[i]);
+    }
+    int later = -1; /* what they held is free again */
+    for (int tries = 0; tries < 100; tries++, sleep_ms(20)) {
+        later = long_commit(8000000, NULL);
+        if (!has_answer(later, 100)) {
+            break;
+        }
+        (void)close(later);
+        later = -1;
+    }
+    assert_true(later >= 0);
+    (void)close(later);
+    (void)close(known);
+    free(token);
+    assert_int_equal(end_process(server, SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_has_so_many_requests_a_second_and_no_other_pays_for_it),
@@ -164,6 +241,7 @@ int main(void) {
         cmocka_unit_test_teardown(who_guesses_keys_is_slowed_and_right_keys_go_on, come_from_here),
         cmocka_unit_test_teardown(an_address_has_so_many_connections, come_from_here),
         cmocka_unit_test(nobody_sends_a_body_without_a_key),
+        cmocka_unit_test(strangers_hold_no_more_than_their_share),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -237,11 +237,58 @@ static void lists_agree_with_the_view(void **state) {
                             "0");
 }
 
+/* A page is bounded in bytes too: it ends early, behind one line at least, and says where it goes
+ * on. */
+static void pages_of_large_lines_end_early(void **state) {
+    static const char *const lists[] = { "logs", "steps" };
+    (void)state;
+    const char *id = started(admin, "{\"job\":\"large\"}");
+    sql(conn,
+        "insert into durable_internal.log (run_id, attempt, at, level, message, fields) select "
+        "'%s', 1, clock_timestamp() + n * interval '1 ms', 'info', n, jsonb_build_object('x', "
+        "repeat('x', 1000000)) from generate_series(1, 21) as n",
+        id);
+    sql(conn,
+        "insert into durable_internal.step (run_id, position, attempt, started_at, committed_at, "
+        "name, kind, result) select '%s', n, 1, now(), now(), n, 'step', to_jsonb(repeat('x', "
+        "1000000)) from generate_series(1, 21) as n",
+        id);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char path[256], cursor[32] = "0";
+        int pages = 0;
+        size_t found = 0;
+        while (strcmp(cursor, "null") != 0) {
+            (void)snprintf(path, sizeof path, "/v1/runs/%s/%s?limit=10000&cursor=%s", id, lists[i],
+                           cursor);
+            CALL(200, "GET", path, reader, NULL);
+            assert_in_range(answer.length, 1000000, 10 * 1024 * 1024);
+            json_object *page = json_tokener_parse(answer.body), *list;
+            assert_true(json_object_object_get_ex(page, lists[i], &list));
+            for (size_t j = 0; j < json_object_array_length(list); j++) {
+                json_object *line = json_object_array_get_idx(list, j);
+                json_object *name = json_object_object_get(line, i == 0 ? "message" : "name");
+                assert_int_equal(json_object_get_int(name), ++found);
+            }
+            json_object_put(page);
+            (void)snprintf(cursor, sizeof cursor, "%s", answer_field(&answer, "/nextCursor"));
+            pages++;
+        }
+        assert_int_equal(found, 21);
+        assert_in_range(pages, 3, 3);
+    }
+    CALL(200, "GET", path_of("/v1/runs/%s/logs?limit=21", id), reader, NULL);
+    assert_field(&answer, "/nextCursor", "9");
+    CALL(200, "GET", path_of("/v1/runs/%s/logs?cursor=21", id), reader, NULL);
+    assert_field(&answer, "/nextCursor", "null");
+    assert_string_equal(answer.body, "{\"logs\": [], \"nextCursor\": null}");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_answer_has_all_its_fields),
         cmocka_unit_test(what_a_run_waits_for_is_named_and_timed),
         cmocka_unit_test(lists_agree_with_the_view),
+        cmocka_unit_test(pages_of_large_lines_end_early),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -98,22 +98,22 @@ static void what_is_no_token_of_ours_is_refused(void **state) {
         "dj_0000000000000000_0000000000000000000000000000000000000000000"
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        wrong += refused(texts[i], texts[i], 400, "invalid_argument");
+        wrong += refused(texts[i], texts[i], 401, "unauthorized");
     }
-    wrong += refused("an API key", key, 400, "invalid_argument");
-    wrong += refused("another installation's secret", token_of(&other, &leases[0]), 400,
-                     "invalid_argument");
+    wrong += refused("an API key", key, 401, "unauthorized");
+    wrong +=
+        refused("another installation's secret", token_of(&other, &leases[0]), 401, "unauthorized");
     shorter.length--;
-    wrong += refused("half a secret", token_of(&shorter, &leases[0]), 400, "invalid_argument");
+    wrong += refused("half a secret", token_of(&shorter, &leases[0]), 401, "unauthorized");
     for (size_t i = 0; i < strlen(token); i += 3) {
         (void)snprintf(cut, sizeof cut, "%.*s", (int)i, token);
-        wrong += refused("a token that is cut", cut, 400, "invalid_argument");
+        wrong += refused("a token that is cut", cut, 401, "unauthorized");
         (void)snprintf(cut, sizeof cut, "%s", token);
         cut[i] = cut[i] == 'A' ? 'B' : 'A';
-        wrong += refused("a token with one letter changed", cut, 400, "invalid_argument");
+        wrong += refused("a token with one letter changed", cut, 401, "unauthorized");
     }
     (void)snprintf(cut, sizeof cut, "%sA", token);
-    wrong += refused("a token with something behind it", cut, 400, "invalid_argument");
+    wrong += refused("a token with something behind it", cut, 401, "unauthorized");
     call(&answer, "GET", "/v1/runs", token, NULL);
     assert_status(&answer, 401); /* nor is it a key */
     assert_int_equal(wrong, 0);
@@ -167,11 +167,66 @@ static void a_token_ends_with_its_lease(void **state) {
     assert_int_equal(wrong, 0);
 }
 
+static int start_one(void **state) {
+    (void)state;
+    sql(conn, "select durable.start('job')");
+    return 0;
+}
+
+static int heartbeat(const char *token) {
+    call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\"}]}", token);
+    return answer.status;
+}
+
+/* The server hears of it: what was signed with the one before ends, what is with the new one does
+ * not wait. */
+static void a_new_secret_counts_at_once(void **state) {
+    (void)state;
+    struct lease_name lease = claimed_by(strdup(worker_new(conn, "job")));
+    struct commit_secret before = secret;
+    sql(conn, "select durable_internal.rotate_commit_secret()");
+    secret = secret_of(conn);
+    assert_true(memcmp(before.bytes, secret.bytes, secret.length) != 0);
+    assert_int_equal(heartbeat(token_of(&secret, &lease)), 200);
+    assert_non_null(strstr(answer.body, "leaseUntil"));
+    assert_int_equal(heartbeat(token_of(&before, &lease)), 401);
+    call(&answer, "GET", "/v1/commit?ref=1", token_of(&before, &lease), NULL);
+    assert_status(&answer, 401);
+    call(&answer, "GET", "/v1/commit?ref=1", token_of(&secret, &lease), NULL);
+    assert_status(&answer, 404);
+    sql(conn, "select durable_internal.rotate_commit_secret()"); /* nobody has to come first */
+    int tries = 0;
+    while (heartbeat(token_of(&secret, &lease)) == 200 && ++tries < 100) {
+        sleep_ms(10);
+    }
+    assert_status(&answer, 401);
+    secret = secret_of(conn);
+}
+
+/* A change that nobody was told of is found by the first token that does not fit. */
+static void a_secret_that_was_changed_by_hand_is_asked_for(void **state) {
+    (void)state;
+    struct lease_name lease = claimed_by(strdup(worker_new(conn, "job")));
+    for (int i = 0; i < 2; i++) {
+        sql(conn, "update durable_internal.commit_secret set secret = sha256(secret)");
+        secret = secret_of(conn);
+        sleep_ms(1100); /* it is asked for once a second at most */
+        if (i == 0) {
+            assert_int_equal(heartbeat(token_of(&secret, &lease)), 200);
+        } else {
+            call(&answer, "GET", "/v1/commit?ref=1", token_of(&secret, &lease), NULL);
+            assert_status(&answer, 404);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_token_of_ours_is_refused),
         cmocka_unit_test(a_token_of_what_is_no_lease_is_lost),
         cmocka_unit_test(a_token_ends_with_its_lease),
+        cmocka_unit_test_setup(a_new_secret_counts_at_once, start_one),
+        cmocka_unit_test_setup(a_secret_that_was_changed_by_hand_is_asked_for, start_one),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -170,6 +170,63 @@ static void too_much_fails_its_run_and_no_other(void **state) {
         "failedResultRefused running");
 }
 
+/* What lines of the log and a progress may hold is what a result may; over HTTP, and in an answer.
+ */
+static void a_log_or_a_progress_over_its_limits_is_refused_to_its_run(void **state) {
+    static const struct {
+        const char *member, *value, *code, *message;
+    } table[] = {
+        { "fields", "('{\"n\": ' || repeat('1', 401) || '}')", "invalid_argument",
+          "fields of a log op has a number" },
+        { "fields", "('{\"n\": ' || repeat('[', 64) || repeat(']', 64) || '}')", "invalid_argument",
+          "fields of a log op is nested" },
+        { "fields", "('{\"n\": \"' || repeat('x', 1048576) || '\"}')", "payload_too_large",
+          "fields of a log op is 1048585 bytes; the limit is 1048576" },
+        { "value", "'1e999'", "invalid_argument", "value of a progress op has a number" },
+        { "value", "('\"' || repeat('x', 1048576) || '\"')", "payload_too_large",
+          "value of a progress op is 1048578 bytes" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const char *op = strcmp(table[i].member, "fields") == 0 ? "log" : "progress";
+        sql(conn, "select durable.start('http')");
+        claim();
+        assert_int_equal(sql_int(conn, "select count(*) from c"), 1);
+        const char *answers = sql_text(
+            conn,
+            "select string_agg(a.answer::text, ' ') from c, lateral (select c.run_id as r, "
+            "c.fence as f, c.worker_id as w) as i, durable_internal.commit_ops(array[i.r], "
+            "array[i.f], array[i.w], array[jsonb_build_array(jsonb_build_object('op', 'step', "
+            "'name', 'before', 'result', 1), jsonb_build_object('op', '%s', 'message', 'm', '%s', "
+            "%s::jsonb))]) as a",
+            op, table[i].member, table[i].value);
+        if (strstr(answers, table[i].code) == NULL || strstr(answers, table[i].message) == NULL) {
+            fail_msg("%s %s: %s", op, table[i].value, answers);
+        }
+        assert_int_equal(
+            sql_int(conn, "select count(*) from durable.steps join c using (run_id)") +
+                sql_int(conn, "select count(*) from durable.logs join c using (run_id)"),
+            0);
+        sql(conn, "select durable.cancel(run_id) from c");
+    }
+    sql(conn, "select durable.start('http')");
+    claim();
+    assert_string_equal(
+        commit_ops("http", "[{\"op\": \"log\", \"message\": \"m\", \"fields\": {\"a\": 1.10}}, "
+                           "{\"op\": \"log\", \"fields\": null}, {\"op\": \"progress\", "
+                           "\"value\": {\"done\": 7}}, {\"op\": \"progress\"}]"),
+        "{\"results\": [{}, {}, {}, {}], \"cancelled\": false}");
+}
+
+/* What an error says beside its texts is one word: it is kept with the run, and shown. */
+static void an_error_keeps_no_more_than_its_protocol_names(void **state) {
+    (void)state;
+    (void)commit_ops("http", "[{\"op\": \"step\", \"name\": \"a\", \"error\": {\"message\": "
+                             "\"m\", \"retryable\": {\"a\": [1, 2, 3]}, \"more\": 1}}]");
+    assert_string_equal(sql_text(conn, "select error from durable.steps join c using (run_id)"),
+                        "{\"name\": \"Error\", \"message\": \"m\"}");
+}
+
 static void what_suspends_is_the_last_op(void **state) {
     (void)state;
     assert_non_null(
@@ -506,6 +563,8 @@ int main(void) {
         RUN(an_answer_that_is_none_fails_the_attempt_with_a_reason),
         RUN(a_failure_that_is_not_to_be_retried_is_not),
         RUN(an_endpoint_that_rests_costs_its_runs_no_attempt),
+        RUN(a_log_or_a_progress_over_its_limits_is_refused_to_its_run),
+        RUN(an_error_keeps_no_more_than_its_protocol_names),
         cmocka_unit_test(old_secrets_hold_for_a_day),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

@@ -222,13 +222,16 @@ export class Call implements Lease {
     this.reject(ask, error)
   }
 
+  // A step's function may come back after the call is over. Its handler is not told: what it did then would be for nobody.
   resolve(ask: Ask, value: unknown): void {
+    if (this.over) return
     this.closeAsk(ask)
     ask.resolve(value)
     if (ask.place >= 0) this.replay.passed(ask)
   }
 
   reject(ask: Ask, error: unknown): void {
+    if (this.over) return
     this.closeAsk(ask)
     ask.reject(error)
     if (ask.place >= 0) this.replay.passed(ask)
@@ -272,6 +275,7 @@ export class Call implements Lease {
   }
 
   settle(committed: Committed): void {
+    if ('code' in committed && committed.code === 'unauthorized') return this.unreachable() // the token is not known there any more
     const ops = this.outbox.arrived()
     if (this.over) return
     if ('code' in committed) return this.refused(committed.code, committed.message)

@@ -31,7 +31,7 @@ export interface Lease {
   hasMore(): boolean
   /** What came of the ops that were taken. */
   settle(committed: Committed): void
-  /** Nobody answers: the ops that were taken, and those to come, have to go with the answer. */
+  /** Nobody takes them there: the ops that were taken, and those to come, have to go with the answer. */
   unreachable(): void
 }
 
@@ -199,7 +199,7 @@ export class CommitLine implements Committer {
       try {
         const answer = await this.transport({
           method: 'POST', url: this.url, body, timeoutMs: this.timeoutMs, mayRepeat: true,
-          headers: { 'content-type': 'application/json' }
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${parts[0]!.lease.token}` }
         })
         if (answer.status === 200) {
           const committed = committedOf(answer.text, parts)

@@ -62,8 +62,15 @@ export function argumentText(value: unknown, what: string): string {
   }
 }
 
-/** An object as JSON text, whatever is in it: what JSON cannot hold becomes some text. */
+const FIELDS_CHARS_MAX = 256 * 1024 // a line of the log is not to fail its run, which a mebibyte would
+
+/** An object as JSON text, whatever is in it: what JSON cannot hold becomes some text, and what is too much is left out. */
 export function looseText(fields: Record<string, unknown>): string {
+  const text = fittingText(fields)
+  return text.length <= FIELDS_CHARS_MAX ? text : `{"leftOut":"fields of ${text.length} characters"}`
+}
+
+function fittingText(fields: Record<string, unknown>): string {
   try {
     return jsonText(fields, 'fields')
   } catch {

@@ -129,6 +129,22 @@ test('heartbeats go on through the handler\'s own work, and carry its log', asyn
   }, { line: { heartbeatMs: 40 } })
 })
 
+test('where the token is not known any more, that call carries its ops in its answer; the next one commits', async () => {
+  const { calls, definitions } = counting()
+  fleet.state.clear()
+  fleet.shown.length = 0
+  await withJobs(definitions, async app => {
+    const run = fleet.run('three')
+    fleet.fault = number => number === 1 ? { each: { code: 'unauthorized', message: 'the token is none of ours' } } : undefined
+    const first = await fleet.call(app.url, run)
+    assert.deepEqual([first.status, first.ops.map(({ name }) => name)], ['continue', ['a']])
+    const second = await fleet.call(app.url, run)
+    assert.deepEqual([second.status, second.result, second.ops], ['completed', [1, 1, 1], []])
+    assert.deepEqual(calls, { a: 1, b: 1 })
+    assert.equal(fleet.shown.at(-1), `Bearer ${run.token}`)
+  })
+})
+
 test('refused ops fail the run, once', async () => {
   const failures: string[] = []
   await withJobs({

@@ -423,13 +423,14 @@ describe('state, events, log', () => {
         await step.run('a', () => 1)
         log.warn('ends', { error: new Error('no'), big: 1n })
         await step.sleep('1h')
-        log.debug('last')
+        log.debug('last', { large: 'x'.repeat(300_000) })
       }
     }, async () => {
       const run = fleet.run('log')
       await fleet.drive(app.url, run)
       assert.deepEqual(run.logs.map(({ level, message }) => [level, message]), [['info', 'begins'], ['warning', 'ends'], ['debug', 'last']])
       assert.equal((run.logs[1]!.fields as { error: Error }).error.message, 'no')
+      assert.deepEqual(run.logs[2]!.fields, { leftOut: 'fields of 300012 characters' })
       assert.equal(run.progress, 2)
       assert.equal(run.arrived.filter(({ op }) => op === 'progress').length, 1)
       assert.deepEqual(run.arrived.slice(0, 3).map(({ op }) => op), ['log', 'progress', 'step'])

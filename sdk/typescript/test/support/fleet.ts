@@ -62,6 +62,8 @@ export class Fleet {
   readonly commits: CommitRequest[] = []
   /** The bodies of the commits, byte by byte. */
   readonly bodies: string[] = []
+  /** Their headers `authorization`. */
+  readonly shown: (string | undefined)[] = []
   readonly state = new Map<string, { value: unknown, version: number, expiresAt: string | null }>()
   readonly sent: Op[] = []
   readonly refs = new Map<string, { result?: unknown, error?: ErrorJson }>()
@@ -184,6 +186,7 @@ export class Fleet {
   private async commit(body: string, req: IncomingMessage, res: ServerResponse): Promise<void> {
     const commit = JSON.parse(body) as CommitRequest
     this.bodies.push(body)
+    this.shown.push(req.headers.authorization)
     this.commits.push(commit)
     const fault = await this.fault(this.commits.length, commit)
     if (fault === 'drop') return void req.socket.destroy()
