@@ -1,5 +1,6 @@
 #include "common/clock.h"
 
+#include <stdlib.h>
 #include <time.h>
 
 int64_t clock_us(void) {
@@ -10,4 +11,8 @@ int64_t clock_us(void) {
 
 int64_t clock_ms(void) {
     return clock_us() / 1000;
+}
+
+int64_t with_jitter(int64_t ms) {
+    return ms * (80 + random() % 41) / 100;
 }

@@ -41,10 +41,6 @@ clock_boot_ms(void) { /* goes on while the machine is suspended, as the database
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-int64_t with_jitter(int64_t ms) {
-    return ms * (80 + random() % 41) / 100;
-}
-
 struct timeval timeval_of_ms(int64_t ms) {
     return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000 };
 }

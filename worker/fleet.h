@@ -130,7 +130,6 @@ void worker_pause(int tries); /* sleeps a little, longer with each try, with jit
 /* On the loop. */
 
 int64_t clock_boot_ms(void);
-int64_t with_jitter(int64_t ms); /* ± 20 % */
 struct timeval timeval_of_ms(int64_t ms);
 
 /* fleet.c */

@@ -6,6 +6,7 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/db_calls.h"
 #include "common/db_conn.h"
 #include "common/db_rows.h"

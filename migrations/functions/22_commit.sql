@@ -2,7 +2,10 @@
 
 -- Ends a run whose row in lease, ready, timer or wait the caller has just deleted; `l` is what that row carried.
 -- `result` is for `completed`, `error` for the others. Called by fail_attempt, apply_answer, cancel, reap and the timers; commit()
--- does the same in sets for runs that complete. Locks: the run, then its timers.
+-- does the same in sets for runs that complete. A cancelled run takes its children along, and theirs: a generation at a time, and
+-- not by calling itself, for a chain of some hundred would not fit on PostgreSQL's stack. A child is started under its parent's
+-- lease, so it is found here, in a statement after its parent has ended, or it was refused.
+-- Locks: the run, then its timers; then its children, by id, each as a cancel of it does.
 create or replace function durable_internal.end_run(l durable_internal.lease, status text, error jsonb,
                                                     dead_letter boolean default false, result jsonb default null)
 returns void
@@ -10,14 +13,43 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-    parent uuid;
+    generation uuid[];
     child uuid;
-    children uuid[];
+begin
+    perform durable_internal.end_one(l, status, error, dead_letter, result);
+    if status = 'cancelled' then
+        generation := array[l.run_id];
+    end if;
+    while cardinality(generation) > 0 loop
+        generation := array(select r.id from durable_internal.run r
+                             where r.parent_run_id = any (generation) and r.status is null);  -- unordered: by the index of parents
+        for child in select c from unnest(generation) as c order by c loop
+            l := durable_internal.take_out(child);
+            if l.run_id is null then
+                generation := array_remove(generation, child);  -- it has ended; its children go on
+            else
+                perform durable_internal.end_one(l, 'cancelled',
+                    '{"name": "Cancelled", "message": "its parent was cancelled", "retryable": false}', false, null);
+            end if;
+        end loop;
+    end loop;
+end
+$$;
+
+-- end_run, of the run alone. Locks: the run, then its timers.
+create or replace function durable_internal.end_one(l durable_internal.lease, status text, error jsonb,
+                                                    dead_letter boolean, result jsonb)
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    parent uuid;
 begin
     update durable_internal.run r
-       set status = end_run.status,
-           result = end_run.result,
-           error = end_run.error,
+       set status = end_one.status,
+           result = end_one.result,
+           error = end_one.error,
            finished_at = clock_timestamp(),
            attempt = l.attempt,
            started_at = l.started_at,
@@ -29,7 +61,7 @@ begin
       from (select max(q.dead_letter_queue) as queue
               from durable_internal.lane
               join durable_internal.queue q on q.namespace_id = lane.namespace_id and q.name = lane.queue
-             where lane.id = l.lane_id and end_run.dead_letter) as letters
+             where lane.id = l.lane_id and end_one.dead_letter) as letters
      where r.id = l.run_id and r.status is null
     returning r.parent_run_id into parent;
     if not found then
@@ -44,17 +76,6 @@ begin
     end if;
     perform durable_internal.wake_waiters();
     perform durable_internal.free_locks(l.run_id);
-    if status = 'cancelled' then  -- a child is started under its parent's lease: it is seen here, or it was refused
-        children := array(select r.id from durable_internal.run r
-                           where r.parent_run_id = l.run_id and r.status is null);  -- unordered: by the index of parents
-        for child in select c from unnest(children) as c order by c loop
-            l := durable_internal.take_out(child);
-            if l.run_id is not null then
-                perform durable_internal.end_run(l, 'cancelled',
-                    '{"name": "Cancelled", "message": "its parent was cancelled", "retryable": false}');
-            end if;
-        end loop;
-    end if;
 end
 $$;
 

@@ -7,6 +7,7 @@
 
 #include "common/auto.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/db_conn.h"
 #include "common/failpoint.h"
 #include "common/log.h"
@@ -167,7 +168,7 @@ static void line_connect(struct line *line) {
 
 static void line_connect_later(struct line *line) {
     int64_t ms = line->failures > 6 ? RECONNECT_MS_MAX : RECONNECT_MS_MIN << line->failures;
-    ms = (ms < RECONNECT_MS_MAX ? ms : RECONNECT_MS_MAX) * (80 + random() % 41) / 100;
+    ms = with_jitter(ms < RECONNECT_MS_MAX ? ms : RECONNECT_MS_MAX);
     struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
     (void)event_add(line->retry, &delay);
 }

@@ -61,7 +61,8 @@ static dj_status promote(struct scheduler *scheduler, bool *ret_more) {
     if (!rows_is_null(rows, 0, 1)) {
         DJ_TRY(rows_int8(rows, 0, 1, &due_in_ms));
     }
-    if (full) {
+    if (full &&
+        promoted < BATCH_MAX) { /* else there may be more from long ago, as after an outage */
         scheduler->last_full_scan_ms = now;
     }
     if (due_in_ms == 0 && promoted == 0) {

@@ -187,7 +187,7 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
 
 static bool rest(int failures) {
     int64_t ms = failures > 5 ? RECONNECT_MS_MAX : 100 << failures;
-    ms = ms * (80 + random() % 41) / 100;
+    ms = with_jitter(ms);
     int64_t until = clock_ms() + ms;
     while (clock_ms() < until) {
         tell_alive();

@@ -6,7 +6,10 @@
 #include "common/db_conn.h"
 #include "common/db_rows.h"
 #include "tests/common/fake_server.h"
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 static struct fake_server server;
 
@@ -36,6 +39,27 @@ static void a_call_answers_its_rows(void **state) {
     assert_ok(call_seven(conn, &rows));
     assert_ok(rows_int4(rows, 0, 0, &seven));
     assert_int_equal(seven, 7);
+    db_conn_close(conn);
+    fake_server_stop(&server);
+}
+
+static int option_of(PGconn *conn, int level, int name) {
+    int value = -1;
+    socklen_t length = sizeof value;
+    assert_int_equal(getsockopt(PQsocket(conn), level, name, &value, &length), 0);
+    return value;
+}
+
+/* Linux' own two hours would be too long to wait for an answer of a server that is gone. */
+static void a_connection_misses_a_server_that_is_gone(void **state) {
+    (void)state;
+    const enum answer answers[] = { ANSWER_ROW };
+    PGconn *conn = open_with(answers, 1);
+    assert_int_equal(option_of(conn, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option_of(conn, IPPROTO_TCP, TCP_KEEPIDLE), 5);
+    assert_int_equal(option_of(conn, IPPROTO_TCP, TCP_KEEPINTVL), 5);
+    assert_int_equal(option_of(conn, IPPROTO_TCP, TCP_KEEPCNT), 3);
+    assert_int_equal(option_of(conn, IPPROTO_TCP, TCP_USER_TIMEOUT), 10000);
     db_conn_close(conn);
     fake_server_stop(&server);
 }
@@ -169,6 +193,7 @@ int main(void) {
     (void)setenv("PGSSLMODE", "disable", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_answers_its_rows),
+        cmocka_unit_test(a_connection_misses_a_server_that_is_gone),
         cmocka_unit_test(a_commit_its_standby_did_not_confirm_is_not_acknowledged),
         cmocka_unit_test(who_calls_in_another_way_can_ask_once),
         cmocka_unit_test(a_connection_of_somebody_else_is_not_asked),

@@ -3,7 +3,7 @@
  *
  * Seen to fail: with take_key() looking before it inserts, and inserting `on conflict do nothing`,
  * 64 starts made several runs; without its comparison of jobs and payloads, the second test found
- * no error. */
+ * no error. More in tests/mutations. */
 #include "support.h"
 
 #include <poll.h>
@@ -72,6 +72,56 @@ static void another_job_or_payload_is_a_conflict_and_stores_nothing(void **state
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'other'"), 0);
 }
 
+/* The same payload is what jsonb calls equal. Letters that look alike are not. */
+static void payloads_are_the_same_as_jsonb_has_it(void **state) {
+    static const char *const payloads[] = {
+        "1",
+        "1.0",
+        "1.00",
+        "10e-1",
+        "-0",
+        "0",
+        "[1,2]",
+        "[2,1]",
+        "[1, 2.0]",
+        "{}",
+        "null",
+        "\"1\"",
+        "{\"a\":1,\"b\":2}",
+        "{\"b\":2,\"a\":1}",
+        "{\"a\":9,\"b\":2,\"a\":1}",
+        "{\"a\":1}",
+        "\"\u00e9\"",
+        "\"e\\u0301\"",
+        "\"\\u00e9\"",
+        "9007199254740993",
+        "9007199254740992",
+        "true",
+        "\"true\"",
+        "\"\"",
+        "\" \"",
+        "{\"A\":1}",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof payloads / sizeof *payloads; i++) {
+        sql(conn, "select durable.start('noop', '%s', idempotency_key => 'equal%zu')", payloads[i],
+            i);
+        for (size_t j = 0; j < sizeof payloads / sizeof *payloads; j++) {
+            bool equal =
+                sql_int(conn, "select '%s'::jsonb = '%s'::jsonb", payloads[i], payloads[j]) == 1;
+            PGresult *again = PQexec(conn, sql_text(conn,
+                                                    "select format('select durable.start(''noop'', "
+                                                    "%%L, idempotency_key => ''equal%zu'')', '%s')",
+                                                    i, payloads[j]));
+            const char *state_of = PQresultErrorField(again, PG_DIAG_SQLSTATE);
+            if (equal != (state_of == NULL)) {
+                fail_msg("%s and %s: %s", payloads[i], payloads[j], PQresultErrorMessage(again));
+            }
+            PQclear(again);
+        }
+    }
+}
+
 static void after_its_time_or_release_a_key_gives_a_new_run(void **state) {
     (void)state;
     const char *first = sql_text(
@@ -121,6 +171,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sixty_four_concurrent_starts_with_one_key_are_one_run),
         cmocka_unit_test(another_job_or_payload_is_a_conflict_and_stores_nothing),
+        cmocka_unit_test(payloads_are_the_same_as_jsonb_has_it),
         cmocka_unit_test(after_its_time_or_release_a_key_gives_a_new_run),
         cmocka_unit_test(a_failed_holder_gives_way_only_where_the_new_start_says_so),
         cmocka_unit_test(many_with_keys_answer_in_order_and_a_repeat_is_the_same),

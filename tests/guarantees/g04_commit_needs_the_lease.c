@@ -1,7 +1,9 @@
 /* Guarantee 4. A result is committed only under a live lease: a worker that lost it changes
  * nothing.
  *
- * Seen to fail: with commit() comparing runs but not fences, a stale fence's step was stored. */
+ * Seen to fail: with commit() comparing runs but not fences, a stale fence's step was stored. More
+ * in tests/mutations. */
+#include "shim.h"
 #include "support.h"
 
 #include <signal.h>
@@ -180,12 +182,49 @@ static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
     }
 }
 
+/* No answer comes to it any more, and no connection can be made, while its handler goes on by
+ * itself; another worker has the run meanwhile. */
+static void a_worker_that_is_cut_off_begins_no_step_after_its_lease(void **state) {
+    pid_t sessions[3];
+    (void)state;
+    (void)spawn_scheduler(url);
+    struct shim *shim = shim_on();
+    pid_t loser = spawn_worker(url, NULL);
+    shim_off();
+    char id[64];
+    (void)snprintf(id, sizeof id, "%s",
+                   sql_text(conn, "select durable.start('ponders', '{\"ms\": 3500}')"));
+    wait_until(conn, 20, "select exists (select from durable.steps where run_id = '%s')", id);
+    shim->cut = 1;
+    for (int i = 0; i < 3; i++) {
+        sessions[i] = (pid_t)sql_int(conn,
+                                     "select s.pid from durable_internal.worker_session s join "
+                                     "durable_internal.worker w on w.id = s.worker_id where w.pid "
+                                     "= %d order by 1 offset %d limit 1",
+                                     (int)loser, i);
+        assert_int_equal(kill(sessions[i], SIGSTOP), 0);
+    }
+    wait_until(conn, 20, "select status = 'gone' from durable.workers where pid = %d", (int)loser);
+    pid_t heir = spawn_worker(url, NULL);
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    for (int i = 0; i < 3; i++) {
+        (void)kill(sessions[i], SIGCONT);
+    }
+    shim->cut = 0;
+    wait_until(conn, 20, "select count(*) = 2 from durable.workers where pid = %d", (int)loser);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 's2'", id), 1);
+    assert_int_equal(end_process(loser, SIGTERM), 0);
+    assert_int_equal(end_process(heir, SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stale_fence_commits_nothing_and_says_lost),
         cmocka_unit_test(a_forgotten_lease_commits_nothing_even_if_its_number_is_given_again),
         cmocka_unit_test(an_unheard_of_lease_that_is_held_is_looked_for_again),
         cmocka_unit_test(a_stopped_worker_that_wakes_too_late_changes_nothing),
+        cmocka_unit_test(a_worker_that_is_cut_off_begins_no_step_after_its_lease),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -4,12 +4,14 @@
  * Seen to fail: with reap() doing nothing, the killed worker's run stayed `running`; with nobody
  * charged for crashes, the run that kills its workers went on, and the tests after it found their
  * worker dead; with a reaped worker's sessions left alone, the one that froze in a step with a
- * transaction kept its run. */
+ * transaction kept its run; with a scheduler that looked for timers of long ago once in ten
+ * seconds, 2,500 of them took half a minute. More in tests/mutations. */
 #include "support.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *url;
 static PGconn *conn;
@@ -247,6 +249,35 @@ static void a_drained_worker_gives_its_runs_back_and_spends_no_attempt(void **st
     (void)end_process(second, SIGTERM);
 }
 
+/* The first SIGTERM lets the step go on, the second does not; and one whose database was never
+ * there has nothing to wait for. */
+static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **state) {
+    (void)state;
+    pid_t busy = spawn(url, NULL, "durable-worker", "--lease-ttl", "20s", "--grace", "60s", NULL);
+    const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 60000}')");
+    wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    assert_int_equal(kill(busy, SIGTERM), 0);
+    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
+               (int)busy);
+    assert_int_equal(kill(busy, 0), 0);
+    (void)kill(busy, SIGTERM);
+    assert_int_equal(wait_process(busy, 5), 0);
+    wait_until(conn, 5,
+               "select status = 'queued' and attempt = 1 from durable.runs where id = '%s'", id);
+    pid_t next = spawn_worker(url, NULL);
+    wait_until(conn, 20, "select count(*) = 2 from effect where run_id = '%s'", id);
+    assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'", id), 1);
+    sql(conn, "select durable.cancel('%s')", id);
+    assert_int_equal(end_process(next, SIGTERM), 0);
+
+    char nowhere[128];
+    (void)snprintf(nowhere, sizeof nowhere, "postgresql://postgres@127.0.0.1:%d/none", free_port());
+    pid_t alone = spawn_worker(nowhere, NULL);
+    sleep_ms(1000);
+    (void)kill(alone, SIGTERM);
+    assert_int_equal(wait_process(alone, 5), 0);
+}
+
 /* Its control connection is lost, and while it makes a new one (the fourth: the first three were
  * the control's and the lines') a turn hears that the worker is dead. */
 static void a_worker_declared_dead_while_it_reconnects_registers_again(void **state) {
@@ -302,6 +333,118 @@ static void a_run_of_a_job_nobody_serves_says_so(void **state) {
             id),
         "queued worker unknown-job");
     assert_non_null(strstr(sql_text(conn, "select durable.why('%s')", id), "no worker"));
+}
+
+/* The active one stands still, and holds the lock that makes it so. */
+static void a_frozen_scheduler_keeps_nobody_waiting(void **state) {
+    (void)state;
+    pid_t other = spawn_scheduler(url);
+    pid_t here = spawn_worker(url, NULL);
+    wait_until(conn, 20,
+               "select count(*) >= 2 from durable_internal.scheduler where beat_at > "
+               "clock_timestamp() - interval '2 s'");
+    pid_t frozen = (pid_t)sql_int(conn, "select pid from durable_internal.scheduler where active");
+    assert_true(frozen > 0 && kill(frozen, SIGSTOP) == 0);
+    const char *id = sql_text(conn, "select durable.start('sleeps')");
+    wait_until(conn, 15, "select status = 'completed' from durable.runs where id = '%s'", id);
+    (void)kill(frozen, SIGCONT);
+    assert_int_equal(end_process(here, SIGTERM), 0);
+    if (other != frozen) {
+        assert_int_equal(end_process(other, SIGTERM), 0);
+    }
+}
+
+/* What became due while no scheduler was there comes in parts, which others can go between. */
+static void what_became_due_meanwhile_comes_in_parts(void **state) {
+    (void)state;
+    sql(conn, "create table due as select id from durable.start_many('overdue', "
+              "array_fill('{}'::jsonb, array[2500]), scheduled_at => now() + interval '1 hour') "
+              "as s (id)");
+    sql(conn, "begin");
+    sql(conn, "update durable_internal.timer set due_at = due_at - interval '2 hours' where run_id "
+              "in (select id from due)");
+    for (int part = 0; part < 3; part++) {
+        assert_int_equal(sql_int(conn, "select promoted from durable_internal.promote_due(1000, "
+                                       "-1)"),
+                         part < 2 ? 1000 : 500);
+    }
+    assert_int_equal(sql_int(conn, "select promoted from durable_internal.promote_due(1000, -1)"),
+                     0);
+    sql(conn, "rollback");
+    sql(conn, "update durable_internal.timer set due_at = due_at - interval '2 hours' where run_id "
+              "in (select id from due)");
+    wait_until(conn, 20,
+               "select count(*) = 2500 from durable_internal.ready where run_id in "
+               "(select id from due)");
+    sql(conn, "select durable.cancel(id) from due");
+}
+
+/* A thousand runs that fail at one instant are not tried again at one instant. */
+static void tries_after_one_failure_of_all_are_spread_out(void **state) {
+    (void)state;
+    assert_string_equal(
+        sql_text(conn, "select format('%%s %%s %%s', min(d) >= interval '8 s', max(d) <= interval "
+                       "'12 s', count(distinct extract(epoch from d)::int)) from (select "
+                       "durable_internal.backoff_delay('{\"initial\": \"10s\"}', 1) as d from "
+                       "generate_series(1, 1000)) as tries"),
+        "t t 5");
+    assert_string_equal(
+        sql_text(conn,
+                 "select format('%%s %%s', min(d) = max(d), max(d)) from (select "
+                 "durable_internal.backoff_delay('{\"initial\": \"10s\", \"jitter\": 0, "
+                 "\"max\": \"1h\"}', n) as d from generate_series(50, 1000, 50) as n) as tries"),
+        "t 01:00:00");
+}
+
+/* A dump of a database whose workers are elsewhere: their leases are nobody's. */
+static void a_restored_dump_goes_on(void **state) {
+    static char copy[256];
+    char name[64];
+    (void)state;
+    pid_t here = spawn_worker(url, NULL);
+    char slow[64], waiting[64], sleeping[64];
+    (void)snprintf(slow, sizeof slow, "%s",
+                   sql_text(conn, "select durable.start('ponders', '{\"ms\": 4000}')"));
+    (void)snprintf(waiting, sizeof waiting, "%s",
+                   sql_text(conn, "select durable.start('waits', '{\"key\": \"dump\"}')"));
+    (void)snprintf(sleeping, sizeof sleeping, "%s",
+                   sql_text(conn, "select durable.start('sleeps')"));
+    wait_until(conn, 20, "select count(*) = 1 from durable.steps where run_id = '%s'", slow);
+    wait_until(conn, 20, "select status = 'waiting' from durable.runs where id = '%s'", waiting);
+    struct said said;
+    (void)snprintf(name, sizeof name, "restored_%d", (int)getpid());
+    (void)snprintf(copy, sizeof copy, "%.*s/%s", (int)(strrchr(url, '/') - url), url, name);
+    sql(conn, "create database %s", name);
+    shell_said(&said, "pg_dump '%s' | psql -X -q -v ON_ERROR_STOP=1 '%s'", url, copy);
+    if (said.status != 0 || said.err[0] != '\0') {
+        fail_msg("%s", said.err);
+    }
+    assert_int_equal(end_process(here, SIGTERM), 0);
+    PGconn *there = connect_to(copy);
+    assert_string_equal(sql_text(there, "select status from durable.runs where id = '%s'", slow),
+                        "running");
+    pid_t scheduler = spawn_scheduler(copy), heir = spawn_worker(copy, NULL);
+    sql(there, "select durable.send_event('go', '{}', 'dump')");
+    wait_until(there, 30,
+               "select count(*) = 3 from durable.runs where id in ('%s', '%s', '%s') and status = "
+               "'completed'",
+               slow, waiting, sleeping);
+    assert_int_equal(sql_int(there,
+                             "select count(distinct fence) from durable_internal.step where "
+                             "run_id = '%s'",
+                             slow),
+                     2);
+    assert_true(sql_int(there,
+                        "select bool_and(b.fence > a.fence) from durable_internal.step a join "
+                        "durable_internal.step b using (run_id) where run_id = '%s' and a.position "
+                        "= 1 and b.position = 2",
+                        slow) == 1);
+    assert_int_equal(end_process(heir, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+    (void)invariants_hold(state);
+    PQfinish(there);
+    conn = connect_to(url);
+    sql(conn, "drop database %s with (force)", name);
 }
 
 /* A delay that the handler asks for says when, and not how often: of two attempts the second is the
@@ -363,10 +506,15 @@ int main(void) {
         cmocka_unit_test(a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
+        cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),
         cmocka_unit_test(a_delay_spends_an_attempt),
+        cmocka_unit_test(a_frozen_scheduler_keeps_nobody_waiting),
+        cmocka_unit_test(what_became_due_meanwhile_comes_in_parts),
+        cmocka_unit_test(tries_after_one_failure_of_all_are_spread_out),
+        cmocka_unit_test(a_restored_dump_goes_on),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

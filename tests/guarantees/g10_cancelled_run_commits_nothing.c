@@ -3,7 +3,8 @@
  *
  * Seen to fail: with a cancel leaving the lease, the step in hand was committed; with commit()
  * waiting for leases that are held instead of passing over them, the neighbours of an open cancel
- * stood still. */
+ * stood still; with a cancel that called itself for each child, a chain of 600 did not fit on
+ * PostgreSQL's stack. More in tests/mutations. */
 #include "support.h"
 
 #include <signal.h>
@@ -26,6 +27,7 @@ static void a_running_run_stops_and_its_step_is_not_kept(void **state) {
     (void)state;
     const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 20000}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    wait_until(conn, 5, "select in_hand = 1 from durable.workers where status = 'alive'");
     assert_int_equal(sql_int(conn, "select durable.cancel('%s', 'changed my mind')", id), 1);
     assert_int_equal(sql_int(conn, "select durable.cancel('%s')", id), 0);
     assert_string_equal(
@@ -44,6 +46,44 @@ static void a_running_run_stops_and_its_step_is_not_kept(void **state) {
     assert_string_equal(
         sql_text(conn, "select outcome from durable.attempts where run_id = '%s'", id),
         "cancelled");
+}
+
+/* Its first step ends when it hears of the cancel; then it asks for a step, a wait and another. */
+static void a_handler_that_does_not_listen_begins_no_step(void **state) {
+    (void)state;
+    const char *id = sql_text(conn, "select durable.start('stubborn', '{\"ms\": 20000}')");
+    wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    wait_until(conn, 5, "select in_hand = 1 from durable.workers where status = 'alive'");
+    sql(conn, "select durable.cancel('%s')", id);
+    wait_until(conn, 5, "select in_hand = 0 from durable.workers where status = 'alive'");
+    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 1);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id),
+                     0);
+}
+
+/* A run with 2,000 children, and one whose children have children, 600 deep. */
+static void a_tree_of_runs_is_cancelled_whole(void **state) {
+    char root[64];
+    (void)state;
+    (void)snprintf(root, sizeof root, "%s", sql_text(conn, "select durable.start('root')"));
+    sql(conn, "select durable.start_many('leaf', array_fill('{}'::jsonb, array[2000]))");
+    sql(conn,
+        "update durable_internal.run set parent_run_id = '%s' where id in (select id from "
+        "durable.runs where job = 'leaf')",
+        root);
+    assert_int_equal(sql_int(conn, "select durable.cancel('%s')", root), 1);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable.runs where job in ('root', 'leaf') and status "
+                      "= 'cancelled'"),
+        2001);
+    sql(conn, "create temp table chain as select id, n from durable.start_many('link', "
+              "array_fill('{}'::jsonb, array[600])) with ordinality as c (id, n)");
+    sql(conn, "update durable_internal.run r set parent_run_id = p.id from chain c join chain p on "
+              "p.n = c.n - 1 where r.id = c.id");
+    sql(conn, "select durable.cancel(id) from chain where n = 1");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'link' and "
+                                   "status = 'cancelled'"),
+                     600);
 }
 
 static void runs_are_cancelled_wherever_they_are(void **state) {
@@ -132,6 +172,8 @@ static void a_cancel_that_cannot_see_a_child_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_running_run_stops_and_its_step_is_not_kept),
+        cmocka_unit_test(a_handler_that_does_not_listen_begins_no_step),
+        cmocka_unit_test(a_tree_of_runs_is_cancelled_whole),
         cmocka_unit_test(runs_are_cancelled_wherever_they_are),
         cmocka_unit_test(an_open_cancel_delays_its_own_run_only),
         cmocka_unit_test(a_cancel_that_rolls_back_never_happened),

@@ -117,6 +117,72 @@ static void what_was_seen_is_there_after_a_crash(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* One server process is killed, so PostgreSQL ends all others, and recovers. */
+static void a_killed_server_process_costs_no_attempt(void **state) {
+    pid_t scheduler = spawn_scheduler(cluster.url);
+    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    (void)state;
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    sql(conn,
+        "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[300]))");
+    wait_until(conn, 20, "select count(*) > %lld from durable.steps",
+               sql_int(conn, "select count(*) from durable.steps"));
+    pid_t victim = (pid_t)sql_int(conn, "select min(pid) from pg_stat_activity where "
+                                        "application_name = 'durable-worker'");
+    assert_int_equal(kill(victim, SIGKILL), 0);
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
+               before + 300);
+    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+    check_calls(conn);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
+/* The lease of a worker that is gone is taken in a transaction that a crash ends. */
+static void a_crash_in_the_middle_of_a_reap_strands_no_run(void **state) {
+    char id[64], worker[64];
+    (void)state;
+    (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+    (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('by-hand')"));
+    sql(conn, "select durable_internal.claim('%s', 1, 1000000)", worker);
+    sql(conn,
+        "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'",
+        worker);
+    sql(conn, "begin");
+    assert_string_equal(sql_text(conn, "select durable_internal.reap()"), worker);
+    PQfinish(conn);
+    cluster_restart(&cluster, "immediate");
+    conn = connect_to(cluster.url);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "running");
+    pid_t scheduler = spawn_scheduler(cluster.url);
+    wait_until(conn, 20, "select status = 'queued' from durable.runs where id = '%s'", id);
+    sql(conn, "select durable.cancel('%s')", id);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
+static void a_server_that_takes_no_more_connections_is_waited_for(void **state) {
+    char url[200];
+    (void)state;
+    sql(conn, "create role crowd login in role durable_worker connection limit 1");
+    sql(conn, "grant insert on effect to crowd");
+    (void)snprintf(url, sizeof url, "postgresql://crowd@127.0.0.1:%d/postgres", cluster.port);
+    pid_t scheduler = spawn_scheduler(cluster.url);
+    pid_t worker = spawn(url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    const char *id = sql_text(conn, "select durable.start('noop')");
+    sleep_ms(1500); /* its lines are refused, and tried again */
+    assert_int_equal(kill(worker, 0), 0);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
+    sql(conn, "alter role crowd connection limit 9");
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_restart_in_the_middle_of_a_thousand_runs),
@@ -124,6 +190,9 @@ int main(void) {
         cmocka_unit_test(terminated_sessions_cost_no_attempt),
         cmocka_unit_test(a_lost_answer_costs_no_attempt),
         cmocka_unit_test(what_was_seen_is_there_after_a_crash),
+        cmocka_unit_test(a_killed_server_process_costs_no_attempt),
+        cmocka_unit_test(a_crash_in_the_middle_of_a_reap_strands_no_run),
+        cmocka_unit_test(a_server_that_takes_no_more_connections_is_waited_for),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -7,6 +7,7 @@ A job's name says what its handler does: see HANDLERS.
 """
 
 import base64
+import gzip
 import hashlib
 import hmac
 import http.server
@@ -80,6 +81,28 @@ HANDLERS = {
 }
 
 
+def mute(_endpoint):
+    time.sleep(600)
+
+
+def drip(endpoint):
+    """A byte at a time, of an answer that is said to be long."""
+    endpoint.head(200, 1_000_000)
+    for _ in range(6000):
+        endpoint.wfile.write(b" ")
+        time.sleep(0.1)
+
+
+def burst(endpoint):
+    """Some kilobytes that would be ten megabytes."""
+    body = gzip.compress(b" " * 10_000_000 + b'{"protocol":1,"status":"completed"}', 1)
+    endpoint.head(200, len(body), ("content-encoding", "gzip"))
+    endpoint.wfile.write(body)
+
+
+ILL_MANNERED = {"mute": mute, "drip": drip, "burst": burst}
+
+
 def signed(headers, body):
     key = base64.b64decode(SECRET.removeprefix("whsec_"))
     text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
@@ -92,13 +115,14 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
 
     def reply(self, status, value):
         body = b"not JSON" if value is None else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        if status == 302:
-            self.send_header("location", f"http://127.0.0.1:{PORT}/elsewhere")
-        self.end_headers()
+        self.head(status, len(body), *([("location", f"http://127.0.0.1:{PORT}/elsewhere")] if status == 302 else []))
         self.wfile.write(body)
+
+    def head(self, status, length, *more):
+        self.send_response(status)
+        for name, value in (("content-type", "application/json"), ("content-length", str(length)), *more):
+            self.send_header(name, value)
+        self.end_headers()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -108,13 +132,17 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
         call = json.loads(body)
         with open(CALLS, "a", encoding="utf-8") as file:
             print(call["run"]["job"], call["run"]["id"], call["run"]["attempt"], len(call["steps"]), file=file, flush=True)
-        self.reply(*HANDLERS[call["run"]["job"]](call))
+        job = call["run"]["job"]
+        if job in ILL_MANNERED:
+            ILL_MANNERED[job](self)
+        else:
+            self.reply(*HANDLERS[job](call))
 
     def do_GET(self):
         if not signed(self.headers, b""):
             self.reply(401, {"error": "the signature is bad"})
             return
-        self.reply(200, {"protocol": 1, "version": "test", "jobs": [{"name": name} for name in HANDLERS]})
+        self.reply(200, {"protocol": 1, "version": "test", "jobs": [{"name": name} for name in (*HANDLERS, *ILL_MANNERED)]})
 
     def log_message(self, *_):
         pass

@@ -1,5 +1,7 @@
 #include "support.h"
 
+#include "shim.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -9,8 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +25,14 @@
 const char *__asan_default_options(void);
 const char *__asan_default_options(void) {
     return "detect_leaks=0";
+}
+
+/* DURABLE_TEST=name: only that test of the program, as tests/mutations/run wants it. */
+__attribute__((constructor)) static void choose_test(void) {
+    const char *name = getenv("DURABLE_TEST");
+    if (name != NULL) {
+        cmocka_set_test_filter(name);
+    }
 }
 
 static pid_t processes[PROCESSES_MAX];
@@ -335,7 +347,7 @@ pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
               "jsonb_agg(jsonb_build_object('name', n)) "
               "from "
               "unnest('{five-steps,wait,slow,echo,fail,error-500,not-json,too-much,bad-op,redirect,"
-              "deep,odd-time}"
+              "deep,odd-time,mute,drip,burst}"
               "'::text[]) as n))");
     return endpoint_again(*ret_port);
 }
@@ -495,6 +507,35 @@ void cluster_drop(struct cluster *cluster) {
     shell("cd / && %s %s/pg_ctl -D %s/data -w -m immediate stop >/dev/null", as_postgres(),
           env("DURABLE_PG_BIN"), cluster->dir);
     shell("rm -rf %s", cluster->dir);
+}
+
+static char shim_file[64];
+
+static void shim_forget(void) {
+    (void)unlink(shim_file);
+}
+
+struct shim *shim_on(void) {
+    char library[512], options[512];
+    (void)snprintf(shim_file, sizeof shim_file, "/tmp/durable-shim-XXXXXX");
+    int fd = mkstemp(shim_file);
+    (void)atexit(shim_forget); /* programs may open it late */
+    assert_true(fd >= 0 && fchmod(fd, 0644) == 0 && ftruncate(fd, sizeof(struct shim)) == 0);
+    struct shim *shim = mmap(NULL, sizeof *shim, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(shim != MAP_FAILED);
+    (void)close(fd);
+    (void)snprintf(library, sizeof library, "%s/tests/support/shim.so", env("DURABLE_BUILD"));
+    const char *asan = getenv("ASAN_OPTIONS");
+    (void)snprintf(options, sizeof options, "%s%sverify_asan_link_order=0",
+                   asan == NULL ? "" : asan, asan == NULL ? "" : ":");
+    (void)setenv("ASAN_OPTIONS", options, 1);
+    (void)setenv("DURABLE_SHIM", shim_file, 1);
+    (void)setenv("LD_PRELOAD", library, 1);
+    return shim;
+}
+
+void shim_off(void) {
+    (void)unsetenv("LD_PRELOAD");
 }
 
 const char *worker_new(PGconn *conn, const char *job) {

@@ -107,6 +107,11 @@ void cluster_stop(struct cluster *cluster, const char *mode);
 void cluster_go_on(struct cluster *cluster);
 void cluster_drop(struct cluster *cluster);
 
+/** Puts shim.c under every program that is started from now on, a cluster too, until shim_off().
+ * It changes nothing until the struct says so (shim.h). */
+struct shim *shim_on(void);
+void shim_off(void);
+
 /** The worker's protocol by hand. */
 const char *worker_new(PGconn *conn, const char *job); /* its id */
 

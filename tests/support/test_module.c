@@ -150,6 +150,30 @@ static dj_status slow(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
+/* ponders: {"ms": of its own between two steps}. */
+static dj_status ponders(dj_run *run, json_object *payload) {
+    for (int i = 0; i < 2; i++) {
+        json_object *input = json_object_new_object();
+        json_object_object_add(input, "step", json_object_new_string(i == 0 ? "s1" : "s2"));
+        dj_status status = dj_step(run, i == 0 ? "s1" : "s2", counted, input, NULL);
+        json_object_put(input);
+        DJ_TRY(status);
+        usleep((useconds_t)(i == 0 ? 1000 * member(payload, "ms", 0) : 0));
+    }
+    return dj_complete(run, NULL);
+}
+
+/* stubborn: whatever its calls answer, it makes the next one. */
+static dj_status stubborn(dj_run *run, json_object *payload) {
+    dj_status told[4];
+    told[0] = dj_step(run, "slow", slow_step, payload, NULL);
+    told[1] = dj_step(run, "after", after_step, payload, NULL);
+    told[2] = dj_wait_for_event(run, "go", NULL, NULL);
+    told[3] = dj_step(run, "after all", after_step, payload, NULL);
+    (void)told;
+    return dj_complete(run, NULL);
+}
+
 static dj_status fails(dj_run *run, json_object *payload) {
     (void)payload;
     note(run, "fails");
@@ -234,6 +258,8 @@ dj_status dj_module_init(dj_worker *worker) {
         { "waits", waits, { .context = NULL } },
         { "transfers", transfers, { .context = NULL } },
         { "slow", slow, { .context = NULL } },
+        { "ponders", ponders, { .context = NULL } },
+        { "stubborn", stubborn, { .context = NULL } },
         { "fails", fails, { .max_attempts = 3, .backoff = { .initial = "20ms" } } },
         { "fails-permanently", fails_permanently, { .context = NULL } },
         { "flaky", flaky, { .context = NULL } },

@@ -109,6 +109,65 @@ static void what_is_no_answer_fails_the_attempt_with_a_reason(void **state) {
     }
 }
 
+/* One that says nothing, one that does not come to its end, and one that is small until it is
+ * unpacked. What else there is to call goes on beside them. */
+static void an_answer_without_end_or_measure_fails_its_attempt_and_no_other(void **state) {
+    static const struct {
+        const char *job, *error;
+    } cases[] = {
+        { "mute", "the call of endpoint test broke" },
+        { "drip", "the call of endpoint test broke" },
+        { "burst", "endpoint test did not answer with a JSON object" },
+    };
+    (void)state;
+    sql(conn, "update durable_internal.endpoint set timeout = '2 s'");
+    sql(conn, "select durable_internal.endpoints_changed()");
+    sleep_ms(300);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char id[64];
+        (void)snprintf(
+            id, sizeof id, "%s",
+            sql_text(conn, "select durable.start('%s', max_attempts => 1)", cases[i].job));
+        assert_string_equal(shown(ended("five-steps", "{}")), "completed 15");
+        wait_until(conn, 10, "select finished_at is not null from durable.runs where id = '%s'",
+                   id);
+        if (strncmp(shown(id), "failed ", 7) != 0 || strstr(shown(id), cases[i].error) == NULL) {
+            fail_msg("%s: %s", cases[i].job, shown(id));
+        }
+    }
+    sql(conn, "update durable_internal.endpoint set timeout = '5 minutes'");
+    sql(conn, "select durable_internal.endpoints_changed()");
+    sleep_ms(300);
+}
+
+/* A name that nobody has, and a port that does not speak TLS. */
+static void an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt(void **state) {
+    const char *const urls[] = { "http://nowhere.invalid/", "https://127.0.0.1:%d/" };
+    (void)state;
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        char address[64];
+        (void)snprintf(address, sizeof address, urls[i], port);
+        sql(conn, "update durable_internal.endpoint set url = '%s'", address);
+        sql(conn, "select durable_internal.endpoints_changed()");
+        sleep_ms(300);
+        char id[64];
+        (void)snprintf(id, sizeof id, "%s",
+                       sql_text(conn, "select durable.start('five-steps', max_attempts => 1)"));
+        wait_until(conn, 20,
+                   "select waiting_for ->> 'kind' = 'endpoint' from durable.runs where id = '%s'",
+                   id);
+        assert_true(sql_int(conn, "select last_error <> '' from durable.endpoints") == 1);
+        sql(conn,
+            "update durable_internal.endpoint set url = 'http://127.0.0.1:%d/', rest_until = "
+            "null, failures = 0",
+            port);
+        sql(conn, "select durable_internal.endpoints_changed()");
+        wait_until(conn, 20,
+                   "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'",
+                   id);
+    }
+}
+
 static void a_cancel_ends_a_call(void **state) {
     (void)state;
     const char *id = sql_text(conn, "select durable.start('slow', '{\"s\": 20}')");
@@ -209,6 +268,8 @@ int main(void) {
         cmocka_unit_test(what_is_no_answer_fails_the_attempt_with_a_reason),
         cmocka_unit_test(a_result_may_be_nested_64_levels_wherever_it_lies_in_the_answer),
         cmocka_unit_test(a_value_that_only_the_database_refuses_fails_the_run_with_its_reason),
+        cmocka_unit_test(an_answer_without_end_or_measure_fails_its_attempt_and_no_other),
+        cmocka_unit_test(an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt),
         cmocka_unit_test(a_cancel_ends_a_call),
         cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
         cmocka_unit_test(a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost),
