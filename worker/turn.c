@@ -351,7 +351,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
     if (worker->work_flows) {
         worker->asked_again = false;
-        if (worker->pool.waiting == 0 && now_ms - worker->claimed_ms < WINDOW_MS &&
+        if (pool_waiting(&worker->pool) == 0 && now_ms - worker->claimed_ms < WINDOW_MS &&
             worker->window < WINDOW_RUNS_MAX) {
             worker->window *= 2;
         }
@@ -483,7 +483,7 @@ static int turn_room(const dj_worker *worker) {
         return 0; /* one ask at a time finds a lone run; two would only get in each other's way */
     }
     int room = worker->slots_max - worker->in_hand - asked + ending;
-    int window = worker->window - worker->pool.waiting - asked;
+    int window = worker->window - pool_waiting(&worker->pool) - asked;
     room = room < window ? room : window;
     return room < 0 ? 0 : room > CLAIM_RUNS_MAX ? CLAIM_RUNS_MAX : room;
 }
@@ -585,7 +585,7 @@ void turns_consider(dj_worker *worker) {
         pending =
             worker->lines[i].pending_count > pending ? worker->lines[i].pending_count : pending;
     }
-    if (worker->pool.waiting == 0 || pending >= TURN_OPS_ENOUGH) {
+    if (pool_waiting(&worker->pool) == 0 || pending >= TURN_OPS_ENOUGH) {
         turns_start(worker);
     } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
         struct timeval linger = timeval_of_ms(LINGER_MS);
