@@ -172,11 +172,18 @@ void worker_resume(dj_worker *worker, struct list *runs, int count) {
     pool_push(&worker->pool, runs, count);
 }
 
+void worker_late_gone(dj_worker *worker, dj_run *run) {
+    run->gone = true;
+    if (!run->with_handler) {
+        worker_release(worker, run);
+    }
+}
+
 /* A handler is back, or parked, with something to do for us. */
 void worker_take_outcome(dj_worker *worker, dj_run *run) {
     run->with_handler = false;
     FAILPOINT("outcome.taken");
-    if (atomic_load(&run->watch.state) == WATCH_LATE) {
+    if (atomic_load(&run->watch.until_ms) == WATCH_LATE) {
         pool_note_stuck(&worker->pool, -1);
         if (run->gone) {
             worker_release(worker, run);
@@ -308,7 +315,7 @@ void worker_lose_all(dj_worker *worker) {
         while (!list_is_empty(&worker->lines[i].late)) {
             dj_run *run = list_first(&worker->lines[i].late, dj_run, watch.link);
             list_remove(&run->watch.link);
-            run->gone = true;
+            worker_late_gone(worker, run);
         }
     }
     struct list resumed;
@@ -332,10 +339,10 @@ void worker_lose_all(dj_worker *worker) {
 static void check_watches(dj_worker *worker) {
     int64_t now = clock_ms();
     list_for_each(run, &worker->hand, dj_run, hand_link) {
-        int running = WATCH_RUNNING;
-        if (run->with_handler && atomic_load(&run->watch.state) == WATCH_RUNNING &&
-            run->watch.deadline_ms <= now &&
-            atomic_compare_exchange_strong(&run->watch.state, &running, WATCH_LATE)) {
+        int64_t until_ms = atomic_load(&run->watch.until_ms);
+        if (run->with_handler && until_ms != WATCH_NONE && until_ms != WATCH_LATE &&
+            until_ms <= now &&
+            atomic_compare_exchange_strong(&run->watch.until_ms, &until_ms, WATCH_LATE)) {
             log_warning("step.late", "run", run->id_text);
             pool_note_stuck(&worker->pool, 1);
             list_push(&run->line->late, &run->watch.link);

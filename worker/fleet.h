@@ -134,7 +134,8 @@ int64_t with_jitter(int64_t ms); /* ± 20 % */
 struct timeval timeval_of_ms(int64_t ms);
 
 /* fleet.c */
-void worker_release(dj_worker *worker, dj_run *run); /* the run is not in hand any more */
+void worker_release(dj_worker *worker, dj_run *run);   /* the run is not in hand any more */
+void worker_late_gone(dj_worker *worker, dj_run *run); /* … once its handler is back */
 void worker_resume(dj_worker *worker, struct list *runs, int count);
 void worker_lose_all(dj_worker *worker);                  /* the database says that we are dead */
 void worker_take_outcome(dj_worker *worker, dj_run *run); /* its handler is back, or parked */

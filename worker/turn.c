@@ -173,10 +173,7 @@ static void settle_runs(struct worker_line *line) {
             list_push(&line->late, &run->watch.link);
             continue;
         }
-        run->gone = true;
-        if (!run->with_handler) {
-            worker_release(line->worker, run);
-        }
+        worker_late_gone(line->worker, run);
     }
     worker_resume(line->worker, &resumed, resumed_count);
 }
