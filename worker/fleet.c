@@ -74,10 +74,6 @@ bool worker_is_draining(const dj_worker *worker) {
     return atomic_load(&worker->draining);
 }
 
-const struct uuid *worker_id(const dj_worker *worker) {
-    return &worker->id;
-}
-
 void worker_pause(int tries) {
     int64_t ms = with_jitter(tries > 5 ? 2000 : 50 << tries);
     struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000 };
@@ -85,13 +81,13 @@ void worker_pause(int tries) {
 }
 
 /* Known to be ours, so that it is ended with us if we freeze in the middle of a transaction. */
-static dj_status spare_open(dj_worker *worker, PGconn **ret_conn) {
+static dj_status spare_open(const dj_run *run, PGconn **ret_conn) {
     AUTO(pgresult) PGresult *rows = NULL;
     PGconn *conn = NULL;
     struct db_params params;
-    DJ_TRY(db_conn_open(worker->conninfo, "durable-worker step_tx", &conn));
+    DJ_TRY(db_conn_open(run->worker->conninfo, "durable-worker step_tx", &conn));
     params_init(&params);
-    params_add_uuid(&params, &worker->id);
+    params_add_uuid(&params, &run->worker_id);
     dj_status status = db_exec(conn, &CALL_WORKER_TX_SESSION, &params, &rows);
     params_done(&params);
     if (status != DJ_OK) {
@@ -102,24 +98,38 @@ static dj_status spare_open(dj_worker *worker, PGconn **ret_conn) {
     return DJ_OK;
 }
 
-dj_status worker_borrow_connection(dj_worker *worker, PGconn **ret_conn) {
+/* With the mutex held. */
+static PGconn *spare_take(dj_worker *worker, int place) {
+    PGconn *conn = worker->spare[place].conn;
+    worker->spare_count--;
+    memmove(&worker->spare[place], &worker->spare[place + 1],
+            (size_t)(worker->spare_count - place) * sizeof worker->spare[0]);
+    return conn;
+}
+
+dj_status worker_borrow_connection(const dj_run *run, PGconn **ret_conn) {
+    dj_worker *worker = run->worker;
     PGconn *conn = NULL;
     (void)pthread_mutex_lock(&worker->spare_mutex);
-    if (worker->spare_count > 0) {
-        conn = worker->spare[--worker->spare_count].conn;
+    for (int i = worker->spare_count - 1; i >= 0 && conn == NULL; i--) {
+        if (uuid_equal(&worker->spare[i].worker_id, &run->worker_id)) {
+            conn = spare_take(worker, i);
+        }
     }
     (void)pthread_mutex_unlock(&worker->spare_mutex);
     if (conn != NULL) {
         *ret_conn = conn;
         return DJ_OK;
     }
-    return spare_open(worker, ret_conn);
+    return spare_open(run, ret_conn);
 }
 
-void worker_return_connection(dj_worker *worker, PGconn *conn, bool broken) {
+void worker_return_connection(const dj_run *run, PGconn *conn, bool broken) {
+    dj_worker *worker = run->worker;
     (void)pthread_mutex_lock(&worker->spare_mutex);
     int room = (int)(sizeof worker->spare / sizeof worker->spare[0]);
     if (!broken && worker->spare_count < room) {
+        worker->spare[worker->spare_count].worker_id = run->worker_id;
         worker->spare[worker->spare_count].since_ms = clock_ms();
         worker->spare[worker->spare_count++].conn = conn;
         conn = NULL;
@@ -135,10 +145,7 @@ static void spare_trim(dj_worker *worker, int64_t age_ms) {
     (void)pthread_mutex_lock(&worker->spare_mutex);
     while (worker->spare_count > 0 &&
            worker->spare[0].since_ms <= clock_ms() - age_ms) { /* the oldest is the first */
-        db_conn_close(worker->spare[0].conn);
-        worker->spare_count--;
-        memmove(&worker->spare[0], &worker->spare[1],
-                (size_t)worker->spare_count * sizeof worker->spare[0]);
+        db_conn_close(spare_take(worker, 0));
     }
     (void)pthread_mutex_unlock(&worker->spare_mutex);
 }
@@ -165,18 +172,18 @@ void worker_release(dj_worker *worker, dj_run *run) {
     run_free(run);
 }
 
-void worker_resume(dj_worker *worker, struct list *runs, int count) {
-    list_for_each(run, runs, dj_run, link) {
-        run->with_handler = true;
-    }
-    pool_push(&worker->pool, runs, count);
-}
-
 void worker_late_gone(dj_worker *worker, dj_run *run) {
     run->gone = true;
     if (!run->with_handler) {
         worker_release(worker, run);
     }
+}
+
+void worker_resume(dj_worker *worker, struct list *runs, int count) {
+    list_for_each(run, runs, dj_run, link) {
+        run->with_handler = true;
+    }
+    pool_push(&worker->pool, runs, count);
 }
 
 /* A handler is back, or parked, with something to do for us. */

@@ -54,6 +54,8 @@ struct dj_run {
 
     struct uuid id;
     char id_text[UUID_TEXT_BYTES];
+    struct uuid worker_id; /* of the life in which it was claimed: the worker's own changes when it
+                              registers again */
     int64_t fence;
     int attempt;
     bool begun; /* the handler was called */

@@ -314,7 +314,10 @@ static dj_run *run_new(struct worker_line *line, const PGresult *rows, int row) 
     if (run == NULL) {
         return NULL;
     }
-    *run = (dj_run){ .line = line, .worker = line->worker, .error.retry_after_ms = -1 };
+    *run = (dj_run){ .line = line,
+                     .worker = line->worker,
+                     .worker_id = line->worker->id,
+                     .error.retry_after_ms = -1 };
     run->arena = arena;
     run->claimed_ms = clock_ms();
     list_init(&run->logs);
