@@ -81,7 +81,8 @@ static void fiber_leave(struct fiber *fiber) {
 /* The first frame of a stack, for as long as the stack is there. makecontext passes ints: a pointer
  * comes as its two halves. */
 static void fiber_main(unsigned int high, unsigned int low) {
-    struct fiber *fiber = (struct fiber *)(((uintptr_t)high << 32) | (uintptr_t)low);
+    uintptr_t whole = ((uintptr_t)high << 32) | (uintptr_t)low;
+    struct fiber *fiber = (struct fiber *)whole; /* NOLINT(performance-no-int-to-ptr) */
     asan_arrive(NULL, &fiber->back_bottom, &fiber->back_bytes);
     for (;;) {
         fiber_leave(fiber);

@@ -343,6 +343,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
             worker->reconcile = true;
             continue;
         }
+        assert(run->job != NULL);
         bool native = run->job->handler != NULL;
         list_push(native ? &begun : &called, &run->link);
         count += native;
@@ -488,6 +489,18 @@ static int turn_room(const dj_worker *worker) {
     return room < 0 ? 0 : room > CLAIM_RUNS_MAX ? CLAIM_RUNS_MAX : room;
 }
 
+/* What the next turn is to commit. */
+static void turn_fill(struct worker_line *line) {
+    for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
+        dj_run *run = list_first(&line->pending, dj_run, link);
+        list_remove(&run->link);
+        list_push(&line->in_flight, &run->link);
+        line->pending_count--;
+        line->ending_count += run->op != OP_STEP;
+    }
+    list_splice(&line->late, &line->late_in_flight);
+}
+
 /* Starts a turn if there is something to say and none is in flight. Cheap to call too often. */
 void turn_start(struct worker_line *line) {
     dj_worker *worker = line->worker;
@@ -503,16 +516,8 @@ void turn_start(struct worker_line *line) {
     }
     line->ending_count = 0;
     bool matching = worker->event_hinted && !worker->reconcile && !atomic_load(&worker->draining);
-    int ops_max = matching ? 0 : line->ops_max; /* a match is in a turn without a commit */
-    for (int ops = 0; ops < ops_max && !list_is_empty(&line->pending); ops++) {
-        dj_run *run = list_first(&line->pending, dj_run, link);
-        list_remove(&run->link);
-        list_push(&line->in_flight, &run->link);
-        line->pending_count--;
-        line->ending_count += run->op != OP_STEP;
-    }
-    if (!matching) {
-        list_splice(&line->late, &line->late_in_flight);
+    if (!matching) { /* a match is in a turn without a commit */
+        turn_fill(line);
     }
     bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     line->slots_asked = turn_room(worker);
