@@ -135,6 +135,7 @@ static dj_status start(struct start_flags *flags, const char *job, const char *p
     return dj_fail(ended, "%s", reason == NULL ? "" : reason);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): a table */
 dj_status command_start(int argc, char **argv) {
     struct start_flags flags = { .queue = "default" };
     const struct config_option options[] = {

@@ -452,7 +452,7 @@ static int listen_nobody(struct fleet *fleet) {
 }
 
 static int listen_commits(struct fleet *fleet) {
-    struct sockaddr_in address;
+    struct sockaddr_in address = { .sin_port = 0 };
     socklen_t length = sizeof address;
     struct evhttp_bound_socket *bound =
         fleet->server == NULL ? NULL

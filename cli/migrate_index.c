@@ -101,7 +101,7 @@ dj_status migrate_indexes(PGconn *conn, const struct embedded_file *file) {
     const char *statement, *at = file->text;
     size_t length;
     while (sql_next(&at, &statement, &length)) {
-        struct index index;
+        struct index index = { .unique = "" };
         DJ_TRY(index_read(statement, length, &index));
         DJ_TRY(index_make(conn, &index));
     }

@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 /* The linker puts these around the section, if there is one. */
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 extern struct failpoint *__start_failpoints[] __attribute__((weak, visibility("hidden")));
 extern struct failpoint *__stop_failpoints[] __attribute__((weak, visibility("hidden")));
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 
 static void sleep_ms(long ms) {
     struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000 };

@@ -185,6 +185,7 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
 
 /* The last thing before the first byte, and the guard once more: the connection may be one that was
  * kept after a call that was allowed to go there. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is libcurl's */
 static int before_request(void *context, char *their_ip, char *our_ip, int their_port,
                           int our_port) {
     struct http_call *call = context;

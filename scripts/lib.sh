@@ -39,6 +39,17 @@ build_debug() {
     build debug -Dbuildtype=debug -Db_sanitize=address,undefined -Dfault_injection=true -Dwerror=true
 }
 
+# For scripts/analyze. They have the failpoints too, since the tests want them.
+build_tsan() {
+    build tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Dfault_injection=true -Dwerror=true
+}
+build_memcheck() {
+    build memcheck -Dbuildtype=debug -Dfault_injection=true -Dvalgrind=true -Dwerror=true
+}
+build_coverage() { # threads count as well
+    build coverage -Dbuildtype=debug -Db_coverage=true -Dfault_injection=true -Dc_args=-fprofile-update=atomic
+}
+
 # Where PostgreSQL's server programs are: they are not on the path.
 postgres_bin() {
     local bin

@@ -19,14 +19,38 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+/* Who follows what is on a stack is told of each switch. ThreadSanitizer also follows calls: so it
+ * is told in the frame that leaves, as the last thing there. */
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#define asan_leave __sanitizer_start_switch_fiber
+#define asan_arrive __sanitizer_finish_switch_fiber
+#else
+#define asan_leave(notes, bottom, bytes) ((void)(notes), (void)(bottom), (void)(bytes))
+#define asan_arrive(notes, bottom, bytes) ((void)(notes), (void)(bottom), (void)(bytes))
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define tsan_new() __tsan_create_fiber(0)
+#define tsan_free(notes) __tsan_destroy_fiber(notes)
+#define tsan_here() __tsan_get_current_fiber()
+#define tsan_switch(notes) __tsan_switch_to_fiber(notes, 0)
+#else
+#define tsan_new() NULL
+#define tsan_free(notes) ((void)(notes))
+#define tsan_here() NULL
+#define tsan_switch(notes) ((void)(notes))
+#endif
+#if defined(DURABLE_VALGRIND)
+#include <valgrind/valgrind.h>
+#else
+#define VALGRIND_STACK_REGISTER(bottom, top) 0
+#define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
+#endif
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FIBER_STACK_BYTES (4 * (size_t)DJ_STACK_BYTES) /* instrumented frames are larger */
 #else
-#define __sanitizer_start_switch_fiber(save, bottom, size)                                         \
-    ((void)(save), (void)(bottom), (void)(size))
-#define __sanitizer_finish_switch_fiber(save, bottom, size)                                        \
-    ((void)(save), (void)(bottom), (void)(size))
 #define FIBER_STACK_BYTES ((size_t)DJ_STACK_BYTES)
 #endif
 
@@ -46,18 +70,20 @@ static size_t stack_bytes(const struct fiber *fiber) {
 
 /* To the thread that runs the fiber, until it is to go on. */
 static void fiber_leave(struct fiber *fiber) {
-    __sanitizer_start_switch_fiber(&fiber->notes, fiber->back_bottom, fiber->back_bytes);
+    asan_leave(&fiber->notes, fiber->back_bottom, fiber->back_bytes);
     if (_setjmp(fiber->parked) == 0) {
+        tsan_switch(fiber->tsan_back);
         _longjmp(*fiber->back, 1);
     }
-    __sanitizer_finish_switch_fiber(fiber->notes, &fiber->back_bottom, &fiber->back_bytes);
+    asan_arrive(fiber->notes, &fiber->back_bottom, &fiber->back_bytes);
 }
 
 /* The first frame of a stack, for as long as the stack is there. makecontext passes ints: a pointer
  * comes as its two halves. */
 static void fiber_main(unsigned int high, unsigned int low) {
-    struct fiber *fiber = (struct fiber *)(((uintptr_t)high << 32) | (uintptr_t)low);
-    __sanitizer_finish_switch_fiber(NULL, &fiber->back_bottom, &fiber->back_bytes);
+    uintptr_t whole = ((uintptr_t)high << 32) | (uintptr_t)low;
+    struct fiber *fiber = (struct fiber *)whole; /* NOLINT(performance-no-int-to-ptr) */
+    asan_arrive(NULL, &fiber->back_bottom, &fiber->back_bytes);
     for (;;) {
         fiber_leave(fiber);
         fiber->enter(fiber->argument);
@@ -76,14 +102,21 @@ static void fiber_found(struct fiber *fiber) {
     makecontext(&there, (void (*)(void))fiber_main, 2, (unsigned int)((uintptr_t)fiber >> 32),
                 (unsigned int)(uintptr_t)fiber);
     fiber->back = &back;
-    __sanitizer_start_switch_fiber(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
+    fiber->valgrind =
+        VALGRIND_STACK_REGISTER(stack_bottom(fiber), stack_bottom(fiber) + stack_bytes(fiber) - 1);
+    fiber->tsan = tsan_new();
+    fiber->tsan_back = tsan_here();
+    asan_leave(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
     if (_setjmp(back) == 0) {
+        tsan_switch(fiber->tsan);
         check(setcontext(&there) == 0); /* does not come back here */
     }
-    __sanitizer_finish_switch_fiber(fiber->back_notes, NULL, NULL);
+    asan_arrive(fiber->back_notes, NULL, NULL);
 }
 
 static void fiber_unmap(struct fiber *fiber) {
+    tsan_free(fiber->tsan);
+    VALGRIND_STACK_DEREGISTER(fiber->valgrind);
     (void)munmap(fiber->stack, fiber->stack_bytes);
     free(fiber);
 }
@@ -155,11 +188,13 @@ void fiber_trim(int keep) {
 bool fiber_run(struct fiber *fiber) {
     jmp_buf here;
     fiber->back = &here;
-    __sanitizer_start_switch_fiber(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
+    fiber->tsan_back = tsan_here();
+    asan_leave(&fiber->back_notes, stack_bottom(fiber), stack_bytes(fiber));
     if (_setjmp(here) == 0) {
+        tsan_switch(fiber->tsan);
         _longjmp(fiber->parked, 1);
     }
-    __sanitizer_finish_switch_fiber(fiber->back_notes, NULL, NULL);
+    asan_arrive(fiber->back_notes, NULL, NULL);
     return fiber->finished;
 }
 

@@ -23,6 +23,9 @@ struct fiber {
     void *back_notes;
     const void *back_bottom;
     size_t back_bytes;
+    void *tsan; /* ThreadSanitizer's, of the same two */
+    void *tsan_back;
+    unsigned int valgrind; /* … and valgrind's number of the stack */
 };
 
 /** Makes a fiber, or takes a spare one. DJ_NO_MEMORY. */

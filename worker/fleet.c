@@ -70,10 +70,6 @@ bool worker_is_draining(const dj_worker *worker) {
     return atomic_load(&worker->draining);
 }
 
-const struct uuid *worker_id(const dj_worker *worker) {
-    return &worker->id;
-}
-
 void worker_pause(int tries) {
     int64_t ms = with_jitter(tries > 5 ? 2000 : 50 << tries);
     struct timespec rest = { .tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000 };
@@ -81,13 +77,13 @@ void worker_pause(int tries) {
 }
 
 /* Known to be ours, so that it is ended with us if we freeze in the middle of a transaction. */
-static dj_status spare_open(dj_worker *worker, PGconn **ret_conn) {
+static dj_status spare_open(const dj_run *run, PGconn **ret_conn) {
     AUTO(pgresult) PGresult *rows = NULL;
     PGconn *conn = NULL;
     struct db_params params;
-    DJ_TRY(db_conn_open(worker->conninfo, "durable-worker step_tx", &conn));
+    DJ_TRY(db_conn_open(run->worker->conninfo, "durable-worker step_tx", &conn));
     params_init(&params);
-    params_add_uuid(&params, &worker->id);
+    params_add_uuid(&params, &run->worker_id);
     dj_status status = db_exec(conn, &CALL_WORKER_TX_SESSION, &params, &rows);
     params_done(&params);
     if (status != DJ_OK) {
@@ -98,24 +94,38 @@ static dj_status spare_open(dj_worker *worker, PGconn **ret_conn) {
     return DJ_OK;
 }
 
-dj_status worker_borrow_connection(dj_worker *worker, PGconn **ret_conn) {
+/* With the mutex held. */
+static PGconn *spare_take(dj_worker *worker, int place) {
+    PGconn *conn = worker->spare[place].conn;
+    worker->spare_count--;
+    memmove(&worker->spare[place], &worker->spare[place + 1],
+            (size_t)(worker->spare_count - place) * sizeof worker->spare[0]);
+    return conn;
+}
+
+dj_status worker_borrow_connection(const dj_run *run, PGconn **ret_conn) {
+    dj_worker *worker = run->worker;
     PGconn *conn = NULL;
     (void)pthread_mutex_lock(&worker->spare_mutex);
-    if (worker->spare_count > 0) {
-        conn = worker->spare[--worker->spare_count].conn;
+    for (int i = worker->spare_count - 1; i >= 0 && conn == NULL; i--) {
+        if (uuid_equal(&worker->spare[i].worker_id, &run->worker_id)) {
+            conn = spare_take(worker, i);
+        }
     }
     (void)pthread_mutex_unlock(&worker->spare_mutex);
     if (conn != NULL) {
         *ret_conn = conn;
         return DJ_OK;
     }
-    return spare_open(worker, ret_conn);
+    return spare_open(run, ret_conn);
 }
 
-void worker_return_connection(dj_worker *worker, PGconn *conn, bool broken) {
+void worker_return_connection(const dj_run *run, PGconn *conn, bool broken) {
+    dj_worker *worker = run->worker;
     (void)pthread_mutex_lock(&worker->spare_mutex);
     int room = (int)(sizeof worker->spare / sizeof worker->spare[0]);
     if (!broken && worker->spare_count < room) {
+        worker->spare[worker->spare_count].worker_id = run->worker_id;
         worker->spare[worker->spare_count].since_ms = clock_ms();
         worker->spare[worker->spare_count++].conn = conn;
         conn = NULL;
@@ -131,10 +141,7 @@ static void spare_trim(dj_worker *worker, int64_t age_ms) {
     (void)pthread_mutex_lock(&worker->spare_mutex);
     while (worker->spare_count > 0 &&
            worker->spare[0].since_ms <= clock_ms() - age_ms) { /* the oldest is the first */
-        db_conn_close(worker->spare[0].conn);
-        worker->spare_count--;
-        memmove(&worker->spare[0], &worker->spare[1],
-                (size_t)worker->spare_count * sizeof worker->spare[0]);
+        db_conn_close(spare_take(worker, 0));
     }
     (void)pthread_mutex_unlock(&worker->spare_mutex);
 }
@@ -161,6 +168,13 @@ void worker_release(dj_worker *worker, dj_run *run) {
     run_free(run);
 }
 
+void worker_late_gone(dj_worker *worker, dj_run *run) {
+    run->gone = true;
+    if (!run->with_handler) {
+        worker_release(worker, run);
+    }
+}
+
 void worker_resume(dj_worker *worker, struct list *runs, int count) {
     list_for_each(run, runs, dj_run, link) {
         run->with_handler = true;
@@ -172,7 +186,7 @@ void worker_resume(dj_worker *worker, struct list *runs, int count) {
 void worker_take_outcome(dj_worker *worker, dj_run *run) {
     run->with_handler = false;
     FAILPOINT("outcome.taken");
-    if (atomic_load(&run->watch.state) == WATCH_LATE) {
+    if (atomic_load(&run->watch.until_ms) == WATCH_LATE) {
         pool_note_stuck(&worker->pool, -1);
         if (run->gone) {
             worker_release(worker, run);
@@ -304,7 +318,7 @@ void worker_lose_all(dj_worker *worker) {
         while (!list_is_empty(&worker->lines[i].late)) {
             dj_run *run = list_first(&worker->lines[i].late, dj_run, watch.link);
             list_remove(&run->watch.link);
-            run->gone = true;
+            worker_late_gone(worker, run);
         }
     }
     struct list resumed;
@@ -328,10 +342,10 @@ void worker_lose_all(dj_worker *worker) {
 static void check_watches(dj_worker *worker) {
     int64_t now = clock_ms();
     list_for_each(run, &worker->hand, dj_run, hand_link) {
-        int running = WATCH_RUNNING;
-        if (run->with_handler && atomic_load(&run->watch.state) == WATCH_RUNNING &&
-            run->watch.deadline_ms <= now &&
-            atomic_compare_exchange_strong(&run->watch.state, &running, WATCH_LATE)) {
+        int64_t until_ms = atomic_load(&run->watch.until_ms);
+        if (run->with_handler && until_ms != WATCH_NONE && until_ms != WATCH_LATE &&
+            until_ms <= now &&
+            atomic_compare_exchange_strong(&run->watch.until_ms, &until_ms, WATCH_LATE)) {
             log_warning("step.late", "run", run->id_text);
             pool_note_stuck(&worker->pool, 1);
             list_push(&run->line->late, &run->watch.link);

@@ -107,6 +107,7 @@ struct dj_worker {
     pthread_mutex_t spare_mutex; /* connections for step_tx */
     struct {
         PGconn *conn;
+        struct uuid worker_id; /* of the life that it is known to belong to */
         int64_t since_ms;
     } spare[16];
     int spare_count;
@@ -121,10 +122,10 @@ void worker_tell_life(const dj_worker *worker);
 void worker_post(dj_worker *worker, dj_run *run);
 bool worker_is_sure(const dj_worker *worker);
 bool worker_is_draining(const dj_worker *worker);
-const struct uuid *worker_id(const dj_worker *worker);
-/** A connection for step_tx. DJ_UNAVAILABLE. Give it back with worker_return_connection. */
-MUST_CHECK dj_status worker_borrow_connection(dj_worker *worker, PGconn **ret_conn);
-void worker_return_connection(dj_worker *worker, PGconn *conn, bool broken);
+/** A connection for step_tx, of the life that has the run. DJ_UNAVAILABLE; DJ_LEASE_LOST: that life
+ * is over. Give it back with worker_return_connection. */
+MUST_CHECK dj_status worker_borrow_connection(const dj_run *run, PGconn **ret_conn);
+void worker_return_connection(const dj_run *run, PGconn *conn, bool broken);
 void worker_pause(int tries); /* sleeps a little, longer with each try, with jitter */
 
 /* On the loop. */
@@ -133,7 +134,8 @@ int64_t clock_boot_ms(void);
 struct timeval timeval_of_ms(int64_t ms);
 
 /* fleet.c */
-void worker_release(dj_worker *worker, dj_run *run); /* the run is not in hand any more */
+void worker_release(dj_worker *worker, dj_run *run);   /* the run is not in hand any more */
+void worker_late_gone(dj_worker *worker, dj_run *run); /* … once its handler is back */
 void worker_resume(dj_worker *worker, struct list *runs, int count);
 void worker_lose_all(dj_worker *worker);                  /* the database says that we are dead */
 void worker_take_outcome(dj_worker *worker, dj_run *run); /* its handler is back, or parked */

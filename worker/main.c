@@ -89,7 +89,7 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
     return status;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv) { /* NOLINT(readability-function-size): a table */
     struct config_texts modules = { .count = 0 };
     dj_worker_options settings = { .slots = 1024,
                                    .threads = 16,

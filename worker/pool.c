@@ -56,7 +56,7 @@ static struct dj_run *pool_take(struct pool *pool) {
     }
     struct dj_run *run = list_first(&pool->runs, struct dj_run, link);
     list_remove(&run->link);
-    pool->waiting--;
+    atomic_fetch_sub(&pool->waiting, 1);
     return run;
 }
 
@@ -119,7 +119,7 @@ void pool_push(struct pool *pool, struct list *runs, int count) {
     }
     (void)pthread_mutex_lock(&pool->mutex);
     list_splice(runs, &pool->runs);
-    pool->waiting += count;
+    atomic_fetch_add(&pool->waiting, count);
     pool_wake_one(pool);
     (void)pthread_mutex_unlock(&pool->mutex);
 }
@@ -133,7 +133,7 @@ void pool_take_back(struct pool *pool, struct list *ret_runs, bool only_unbegun)
         list_remove(&run->link);
         bool keep = only_unbegun && run->begun;
         list_push(keep ? &kept : ret_runs, &run->link);
-        pool->waiting -= !keep;
+        atomic_fetch_sub(&pool->waiting, !keep);
     }
     list_splice(&kept, &pool->runs);
     (void)pthread_mutex_unlock(&pool->mutex);

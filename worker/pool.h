@@ -5,14 +5,15 @@
 #include "common/list.h"
 #include "common/status.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct pool {
     pthread_mutex_t mutex;
     pthread_cond_t work;
-    struct list runs; /* to begin, or to go on with */
-    int waiting;      /* runs in that list */
+    struct list runs;   /* to begin, or to go on with */
+    atomic_int waiting; /* runs in that list */
     int threads;
     int threads_max;
     int idle;
@@ -23,6 +24,11 @@ struct pool {
                   pool_stop() for the last, so that none is on its way out when the process is */
     bool has_ended;
 };
+
+/** Runs that wait for a thread just now: a hint. On the loop. */
+static inline int pool_waiting(const struct pool *pool) {
+    return atomic_load(&pool->waiting);
+}
 
 MUST_CHECK dj_status pool_init(struct pool *pool, int threads_max);
 

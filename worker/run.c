@@ -49,7 +49,7 @@ dj_status dj_heartbeat(dj_run *run) {
     if (dj_run_cancelled(run)) {
         return fail_lost(run);
     }
-    if (atomic_load(&run->watch.state) == WATCH_LATE) {
+    if (atomic_load(&run->watch.until_ms) == WATCH_LATE) {
         return dj_fail(DJ_TIMEOUT, "the step is over its timeout");
     }
     return DJ_OK;
@@ -151,6 +151,9 @@ dj_status run_may_call(dj_run *run) {
     }
     if (dj_run_cancelled(run)) {
         return fail_lost(run);
+    }
+    if (atomic_load(&run->watch.until_ms) == WATCH_LATE) {
+        return dj_fail(DJ_LEASE_LOST, "a step of run %s came back after its timeout", run->id_text);
     }
     if (run->in_step) {
         return dj_fail(DJ_NOT_ALLOWED, "a durable call inside of a step is not allowed; make it in "
@@ -362,7 +365,7 @@ dj_status dj_complete(dj_run *run, json_object *result) {
 
 /* Decides what the handler has come to. */
 static void run_settle(dj_run *run, dj_status status) {
-    if (atomic_load(&run->watch.state) == WATCH_LATE || dj_run_cancelled(run) ||
+    if (atomic_load(&run->watch.until_ms) == WATCH_LATE || dj_run_cancelled(run) ||
         run->verdict != DJ_OK) {
         run->op = OP_NONE; /* the loop has said or will say what becomes of it */
         return;

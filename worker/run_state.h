@@ -31,14 +31,13 @@ struct log_line {
     char text[];
 };
 
-enum watch_state { WATCH_NONE, WATCH_RUNNING, WATCH_LATE };
-
-/* The step that is running, if it has a timeout: the handler's thread sets it up, and `state`
- * decides whether the step or the loop's clock was first. Once late, `op` and `detail` are the
- * loop's to commit. */
+/* The step that is running, if it has a timeout: the handler's thread sets it up, and `until_ms`
+ * decides whether the step or the loop's clock was first: who changes it has seen which step it is
+ * of. Once late, `op` and `detail` are the loop's to commit, and no other step is begun. */
+#define WATCH_NONE 0
+#define WATCH_LATE (-1)
 struct step_watch {
-    _Atomic int state;   /* enum watch_state */
-    int64_t deadline_ms; /* monotonic */
+    _Atomic int64_t until_ms; /* monotonic; or WATCH_NONE, WATCH_LATE */
     const char *op;
     char *detail;
     struct list link; /* the loop: among the late ones */
@@ -55,6 +54,8 @@ struct dj_run {
 
     struct uuid id;
     char id_text[UUID_TEXT_BYTES];
+    struct uuid worker_id; /* of the life in which it was claimed: the worker's own changes when it
+                              registers again */
     int64_t fence;
     int attempt;
     bool begun; /* the handler was called */

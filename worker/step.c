@@ -91,16 +91,16 @@ static dj_status watch_begin(dj_run *run, const char *name, int tries,
     free(run->watch.detail);
     run->watch.detail = NULL;
     DJ_TRY(run_print(run, detail, &run->watch.detail));
-    run->watch.deadline_ms = clock_ms() + timeout_ms;
-    atomic_store(&run->watch.state, WATCH_RUNNING);
+    atomic_store(&run->watch.until_ms, clock_ms() + timeout_ms);
     return DJ_OK;
 }
 
 /* False: the step came too late, and the loop has spoken for it. */
 static bool watch_end(dj_run *run) {
-    int running = WATCH_RUNNING;
-    return atomic_load(&run->watch.state) == WATCH_NONE ||
-           atomic_compare_exchange_strong(&run->watch.state, &running, WATCH_NONE);
+    int64_t until_ms = atomic_load(&run->watch.until_ms);
+    return until_ms == WATCH_NONE ||
+           (until_ms != WATCH_LATE &&
+            atomic_compare_exchange_strong(&run->watch.until_ms, &until_ms, WATCH_NONE));
 }
 
 /* The step failed. With tries left it is tried again later; else, with a policy, its error is

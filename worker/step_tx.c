@@ -44,7 +44,7 @@ static dj_status tx_commit_step(struct step_tx *tx, PGconn *conn, bool *ret_agai
     dj_run *run = tx->run;
     struct db_params params;
     params_init(&params);
-    params_add_uuid(&params, worker_id(run->worker));
+    params_add_uuid(&params, &run->worker_id);
     params_add_uuid(&params, &run->id);
     params_add_int8(&params, run->fence);
     params_add_int4(&params, run->replay.position);
@@ -108,7 +108,7 @@ static dj_status tx_run(struct step_tx *tx) {
     dj_status status = DJ_UNAVAILABLE;
     for (int tries = 0; tries < STEP_TX_TRIES_MAX; tries++) {
         PGconn *conn;
-        status = worker_borrow_connection(tx->run->worker, &conn);
+        status = worker_borrow_connection(tx->run, &conn);
         if (status == DJ_LEASE_LOST) { /* all of them: the worker was declared dead */
             return status;
         }
@@ -132,7 +132,7 @@ static dj_status tx_run(struct step_tx *tx) {
         if (!broken && PQtransactionStatus(conn) != PQTRANS_IDLE) {
             broken = tx_command(conn, "rollback") != DJ_OK;
         }
-        worker_return_connection(tx->run->worker, conn, broken);
+        worker_return_connection(tx->run, conn, broken);
         if (status != DJ_UNAVAILABLE) {
             return status;
         }

@@ -173,10 +173,7 @@ static void settle_runs(struct worker_line *line) {
             list_push(&line->late, &run->watch.link);
             continue;
         }
-        run->gone = true;
-        if (!run->with_handler) {
-            worker_release(line->worker, run);
-        }
+        worker_late_gone(line->worker, run);
     }
     worker_resume(line->worker, &resumed, resumed_count);
 }
@@ -317,7 +314,10 @@ static dj_run *run_new(struct worker_line *line, const PGresult *rows, int row) 
     if (run == NULL) {
         return NULL;
     }
-    *run = (dj_run){ .line = line, .worker = line->worker, .error.retry_after_ms = -1 };
+    *run = (dj_run){ .line = line,
+                     .worker = line->worker,
+                     .worker_id = line->worker->id,
+                     .error.retry_after_ms = -1 };
     run->arena = arena;
     run->claimed_ms = clock_ms();
     list_init(&run->logs);
@@ -343,6 +343,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
             worker->reconcile = true;
             continue;
         }
+        assert(run->job != NULL);
         bool native = run->job->handler != NULL;
         list_push(native ? &begun : &called, &run->link);
         count += native;
@@ -351,7 +352,7 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
     worker->work_flows = PQntuples(rows) >= line->slots_asked;
     if (worker->work_flows) {
         worker->asked_again = false;
-        if (worker->pool.waiting == 0 && now_ms - worker->claimed_ms < WINDOW_MS &&
+        if (pool_waiting(&worker->pool) == 0 && now_ms - worker->claimed_ms < WINDOW_MS &&
             worker->window < WINDOW_RUNS_MAX) {
             worker->window *= 2;
         }
@@ -483,9 +484,21 @@ static int turn_room(const dj_worker *worker) {
         return 0; /* one ask at a time finds a lone run; two would only get in each other's way */
     }
     int room = worker->slots_max - worker->in_hand - asked + ending;
-    int window = worker->window - worker->pool.waiting - asked;
+    int window = worker->window - pool_waiting(&worker->pool) - asked;
     room = room < window ? room : window;
     return room < 0 ? 0 : room > CLAIM_RUNS_MAX ? CLAIM_RUNS_MAX : room;
+}
+
+/* What the next turn is to commit. */
+static void turn_fill(struct worker_line *line) {
+    for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
+        dj_run *run = list_first(&line->pending, dj_run, link);
+        list_remove(&run->link);
+        list_push(&line->in_flight, &run->link);
+        line->pending_count--;
+        line->ending_count += run->op != OP_STEP;
+    }
+    list_splice(&line->late, &line->late_in_flight);
 }
 
 /* Starts a turn if there is something to say and none is in flight. Cheap to call too often. */
@@ -503,16 +516,8 @@ void turn_start(struct worker_line *line) {
     }
     line->ending_count = 0;
     bool matching = worker->event_hinted && !worker->reconcile && !atomic_load(&worker->draining);
-    int ops_max = matching ? 0 : line->ops_max; /* a match is in a turn without a commit */
-    for (int ops = 0; ops < ops_max && !list_is_empty(&line->pending); ops++) {
-        dj_run *run = list_first(&line->pending, dj_run, link);
-        list_remove(&run->link);
-        list_push(&line->in_flight, &run->link);
-        line->pending_count--;
-        line->ending_count += run->op != OP_STEP;
-    }
-    if (!matching) {
-        list_splice(&line->late, &line->late_in_flight);
+    if (!matching) { /* a match is in a turn without a commit */
+        turn_fill(line);
     }
     bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
     line->slots_asked = turn_room(worker);
@@ -585,7 +590,7 @@ void turns_consider(dj_worker *worker) {
         pending =
             worker->lines[i].pending_count > pending ? worker->lines[i].pending_count : pending;
     }
-    if (worker->pool.waiting == 0 || pending >= TURN_OPS_ENOUGH) {
+    if (pool_waiting(&worker->pool) == 0 || pending >= TURN_OPS_ENOUGH) {
         turns_start(worker);
     } else if (!event_pending(worker->linger_timer, EV_TIMEOUT, NULL)) {
         struct timeval linger = timeval_of_ms(LINGER_MS);

@@ -105,12 +105,12 @@ static dj_status send_verification_email(dj_run *run, json_object *user,
     char reason[SMTP_REASON_BYTES];
 
     note_call(run, "send-verification-email");
-    snprintf(message_id, sizeof message_id, "%s.send-verification-email@example.com",
-             dj_run_id(run));
-    snprintf(body, sizeof body,
-             "Hello %s,\r\n\r\nplease confirm your address:\r\n"
-             "https://example.com/verify?user=%s\r\n",
-             text_of(user, "name"), text_of(user, "userId"));
+    (void)snprintf(message_id, sizeof message_id, "%s.send-verification-email@example.com",
+                   dj_run_id(run));
+    (void)snprintf(body, sizeof body,
+                   "Hello %s,\r\n\r\nplease confirm your address:\r\n"
+                   "https://example.com/verify?user=%s\r\n",
+                   text_of(user, "name"), text_of(user, "userId"));
     switch (smtp_send(settings->smtp_url,
                       &(struct smtp_mail){ .from = "welcome@example.com",
                                            .to = text_of(user, "email"),
@@ -162,7 +162,7 @@ static dj_status onboard(dj_run *run, json_object *payload) {
     json_object *event;
 
     DJ_TRY(check_person(run, payload));
-    snprintf(key, sizeof key, "user:%s", text_of(payload, "userId"));
+    (void)snprintf(key, sizeof key, "user:%s", text_of(payload, "userId"));
 
     DJ_TRY(dj_step_tx(run, "create-user", create_user, payload, &user));
     DJ_TRY(dj_step_with(run, "send-verification-email", send_verification_email, user, &mail_policy,

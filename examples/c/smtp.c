@@ -19,14 +19,14 @@ static FILE *message_open(const struct smtp_mail *mail) {
     if (message == NULL) {
         return NULL;
     }
-    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S +0000", gmtime_r(&now, &utc));
-    fprintf(message,
-            "Date: %s\r\nFrom: <%s>\r\nTo: <%s>\r\nMessage-ID: <%s>\r\nSubject: %s\r\n"
-            "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            "Content-Transfer-Encoding: 8bit\r\n\r\n%s",
-            date, mail->from, mail->to, mail->message_id, mail->subject, mail->body);
+    (void)strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S +0000", gmtime_r(&now, &utc));
+    (void)fprintf(message,
+                  "Date: %s\r\nFrom: <%s>\r\nTo: <%s>\r\nMessage-ID: <%s>\r\nSubject: %s\r\n"
+                  "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                  "Content-Transfer-Encoding: 8bit\r\n\r\n%s",
+                  date, mail->from, mail->to, mail->message_id, mail->subject, mail->body);
     if (fflush(message) != 0) {
-        fclose(message);
+        (void)fclose(message);
         return NULL;
     }
     rewind(message);
@@ -56,10 +56,10 @@ enum smtp_outcome smtp_send(const char *url, const struct smtp_mail *mail,
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply);
     }
     if (code != CURLE_OK && ret_reason[0] == '\0') {
-        snprintf(ret_reason, SMTP_REASON_BYTES, "%s", curl_easy_strerror(code));
+        (void)snprintf(ret_reason, SMTP_REASON_BYTES, "%s", curl_easy_strerror(code));
     }
     if (message != NULL) {
-        fclose(message);
+        (void)fclose(message);
     }
     curl_slist_free_all(recipients);
     curl_easy_cleanup(curl);

@@ -3,10 +3,11 @@
 -- Here and in the files after it: what runs often is in plpgsql, which keeps its plans for the session. A function in
 -- SQL that is not one plain expression is parsed and planned anew by each statement that calls it.
 
--- Raises an error of ours. Callers: every function that refuses something.
+-- Raises an error of ours. Callers: every function that refuses something. Volatile, for raising is what it is called for: a
+-- call of an immutable function with constants is made when its statement is planned.
 create or replace function durable_internal.fail(code text, message text, hint text default null)
 returns void
-language plpgsql immutable
+language plpgsql volatile
 as $$
 begin
     if fail.hint is null then
@@ -19,7 +20,7 @@ $$;
 -- A part that users may count on by name, and that a later version brings.
 create or replace function durable_internal.fail_not_available(what text)
 returns void
-language sql immutable
+language sql volatile
 as $$
     select durable_internal.fail('DJ006', fail_not_available.what || ' is not available yet');
 $$;
@@ -132,7 +133,7 @@ returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    bytes bigint;
+    bytes int;
 begin
     if value is null then
         perform durable_internal.fail('DJ001', format('%s must not be null; a JSON value is allowed',

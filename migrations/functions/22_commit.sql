@@ -310,7 +310,6 @@ as $$
 #variable_conflict use_column
 declare
     one record;
-    instant timestamptz := clock_timestamp();
     l durable_internal.lease;
 begin
     for one in

@@ -10,7 +10,6 @@ as $$
 #variable_conflict use_column
 declare
     place bigint;
-    got bigint;
     same boolean;
 begin
     perform durable_internal.check_name('name', name);
@@ -32,9 +31,9 @@ begin
         values (send_event.namespace_id, send_event.idempotency_key, place)
         on conflict (namespace_id, key) do update set event_seq = k.event_seq where false;
         exit when found;
-        select e.id, e.seq, e.name = send_event.name and e.payload = send_event.payload
-                            and e.correlation_key = coalesce(send_event.correlation_key, '')
-          into event_id, got, same
+        select e.id, e.name = send_event.name and e.payload = send_event.payload
+                     and e.correlation_key = coalesce(send_event.correlation_key, '')
+          into event_id, same
           from durable_internal.event_key k
           join durable_internal.event e on e.seq = k.event_seq
          where k.namespace_id = send_event.namespace_id and k.key = send_event.idempotency_key;
@@ -152,7 +151,7 @@ declare
     met int := 0;
     looked int := 0;
     held int := 0;
-    runs uuid[] := '{}';
+    runs uuid[] := '{}'::uuid[];
 begin
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
     with next as materialized (

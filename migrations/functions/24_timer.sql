@@ -73,7 +73,7 @@ begin
     end loop;
 
     now_at := clock_timestamp();
-    select ceil(extract(epoch from t.due_at - now_at) * 1000)
+    select ceil(extract(epoch from t.due_at - now_at) * 1000)::bigint
       into due_in_ms
       from durable_internal.timer t
      where t.due_at > begin_at and t.due_at < now_at + interval '1 hour'

@@ -193,7 +193,7 @@ as $$
 declare
     l durable_internal.lease;
     number int;
-    company int := (select count(*) from durable_internal.lease l where l.worker_id = bury.worker_id);
+    company int := (select count(*)::int from durable_internal.lease l where l.worker_id = bury.worker_id);
     taken int := 0;
 begin
     select w.number into number from durable_internal.worker w where w.id = bury.worker_id;
@@ -269,7 +269,7 @@ declare
 begin
     select s.* into last
       from durable_internal.step s where s.run_id = l.run_id order by s.position desc limit 1;
-    l.crashes := case when last.fence = l.fence then 1 else l.crashes + 1 end;
+    l.crashes := (case when last.fence = l.fence then 1 else l.crashes + 1 end)::smallint;
     l.remembered := coalesce(last.position, 0);
     error := jsonb_strip_nulls(jsonb_build_object(
         'name', 'WorkerCrashed',
@@ -349,7 +349,7 @@ as $$
 declare
     ended int;
 begin
-    select count(*) filter (where pg_terminate_backend(a.pid)) into ended
+    select (count(*) filter (where pg_terminate_backend(a.pid)))::int into ended
       from durable_internal.worker w
       join durable_internal.worker_session s on s.worker_id = w.id
       join pg_stat_activity a on a.pid = s.pid and a.backend_start = s.backend_start

@@ -208,7 +208,7 @@ begin
     l.attempt := r.attempt;
     l.crashes := 0;
     l.deadline := r.timeout is not null;
-    select coalesce(max(s.position), 0), pg_column_size(r.payload) + coalesce(sum(pg_column_size(s.result)), 0)
+    select coalesce(max(s.position), 0), (pg_column_size(r.payload) + coalesce(sum(pg_column_size(s.result)), 0))::int
       into l.remembered, l.bytes
       from durable_internal.step s
      where s.run_id = r.id;

@@ -29,7 +29,7 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-    entries jsonb := '[]';
+    entries jsonb := '[]'::jsonb;
     first jsonb;
     op jsonb;
 begin

@@ -97,7 +97,7 @@ declare
     done record;
     answer jsonb;
     failure jsonb;
-    suspending jsonb := '[]';
+    suspending jsonb := '[]'::jsonb;
     instant timestamptz := clock_timestamp();
 begin
     results := '[]';
@@ -238,7 +238,7 @@ returns bigint
 language plpgsql immutable
 as $$
 begin
-    return extract(epoch from durable_internal.op_duration(argument, value)) * 1000;
+    return (extract(epoch from durable_internal.op_duration(argument, value)) * 1000)::bigint;
 end
 $$;
 
@@ -332,7 +332,7 @@ declare
     plain int[];
     instant timestamptz := clock_timestamp();
 begin
-    select array_agg(i.n) into plain
+    select array_agg(i.n::int) into plain
       from (select i.n, i.run_id, i.ops, count(*) over (partition by i.run_id) as times
               from unnest(commit_steps.runs, commit_steps.ops) with ordinality as i (run_id, ops, n)) as i
      where i.times = 1 and i.ops <> '[]'
@@ -457,7 +457,7 @@ begin
     end if;
     -- FAILPOINT ops.slow
     for item in
-        select i.n, i.run_id, i.fence, i.worker_id, i.ops
+        select i.n::int, i.run_id, i.fence, i.worker_id, i.ops
           from unnest(runs, fences, workers, ops) with ordinality as i (run_id, fence, worker_id, ops, n)
          where i.n <> all (coalesce(quick.done, '{}'))
          order by i.run_id, i.n
@@ -498,7 +498,7 @@ begin
     if not found then
         perform from durable_internal.lease t
           where t.run_id = commit_item.run_id and t.fence = commit_item.fence and t.worker_id = commit_item.worker_id;
-        return case when found then '{"code": "busy"}'
+        return case when found then '{"code": "busy"}'::jsonb
                     when exists (select from durable_internal.run r
                                   where r.id = commit_item.run_id and r.status = 'cancelled')
                     then '{"results": [], "cancelled": true}'

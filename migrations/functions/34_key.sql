@@ -78,7 +78,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    known constant text[] := '{read,start,operate,admin,payloads}';
+    known constant text[] := '{read,start,operate,admin,payloads}'::text[];
     wrong text;
     place int;
 begin

@@ -154,7 +154,7 @@ begin
     started := durable_internal.start_run(durable_internal.session_namespace(), job, payload, queue, idempotency_key,
                    idempotency_ttl, max_attempts, scheduled_at, priority, concurrency_key, timeout, tags,
                    jsonb_strip_nulls(jsonb_build_object('onTerminal', on_terminal)));
-    return durable_internal.run_text(started.run_id, true)::jsonb || jsonb_build_object('created', started.created);
+    return (durable_internal.run_text(started.run_id, true)::jsonb || jsonb_build_object('created', started.created))::text;
 end
 $$;
 
@@ -261,8 +261,8 @@ set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_sor
 as $$
 declare
     ids uuid[] := durable_internal.run_ids(status, job, queue, dead_letter_queue, tags, since, until, before, most + 1);
-    lines text[] := '{}';
-    bytes bigint := 0;
+    lines text[] := '{}'::text[];
+    bytes int := 0;
 begin
     for i in 1 .. least(cardinality(ids), most) loop
         lines := lines || durable_internal.run_text(ids[i], payloads);

@@ -20,8 +20,8 @@ begin
     if not found then
         perform durable_internal.fail('DJ003', format('the run remembers nothing at %s', place));
     end if;
-    return case when s.error is not null then jsonb_build_object('error', s.error)
-                else jsonb_build_object('result', s.result) end;
+    return (case when s.error is not null then jsonb_build_object('error', s.error)
+                 else jsonb_build_object('result', s.result) end)::text;
 end
 $$;
 
@@ -40,7 +40,7 @@ begin
     if not found then
         perform durable_internal.fail('DJ003', format('endpoint %s is not there', quote_literal(left(name, 60))));
     end if;
-    return shown;
+    return shown::text;
 end
 $$;
 
@@ -52,7 +52,7 @@ begin
     return jsonb_build_object('endpoints', (select coalesce(jsonb_agg(durable_internal.endpoint_json(e) order by e.name), '[]')
                                               from durable_internal.endpoint e
                                              where e.namespace_id = durable_internal.session_namespace()),
-                              'nextCursor', null);
+                              'nextCursor', null)::text;
 end
 $$;
 

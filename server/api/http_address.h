@@ -26,6 +26,6 @@ uint64_t http_peer_of(const struct sockaddr *address);
 
 /** One connection more of a peer. False: it has `most` already. */
 bool http_peers_enter(struct http_peers *peers, uint64_t peer, int most);
-void http_peers_leave(struct http_peers *peers, uint64_t peer);
+void http_peers_leave(struct http_peers *peers, uint64_t who);
 
 #endif

@@ -72,7 +72,7 @@ static void raise_descriptors(void) {
     }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv) { /* NOLINT(readability-function-size): a table */
     struct api_settings settings = { .listen = "127.0.0.1:7070",
                                      .connections = 2,
                                      .bad_keys = 20,

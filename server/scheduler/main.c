@@ -198,7 +198,7 @@ static bool rest(int failures) {
     return false;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv) { /* NOLINT(readability-function-size): a table */
     const char *conninfo = NULL;
     int health_port = 0;
     const struct config_option options[] = {

@@ -54,7 +54,7 @@ static void endpoints_ok(int way, const char *arguments) {
 
 static const char *field(const char *path) {
     static json_object *kept;
-    json_object *value;
+    json_object *value = NULL;
     json_object_put(kept);
     kept = json_tokener_parse(said.out);
     if (kept == NULL || json_pointer_get(kept, path, &value) != 0) {

@@ -66,7 +66,8 @@ def database():
     try:
         yield f"{ADMIN[:ADMIN.rindex('/')]}/{name}"
     finally:
-        command("psql", "-X", "-q", "-c", f"drop database {name} with (force)", ADMIN)
+        if "DURABLE_KEEP_DATABASES" not in os.environ:
+            command("psql", "-X", "-q", "-c", f"drop database {name} with (force)", ADMIN)
 
 
 def free_port():

@@ -231,7 +231,8 @@ class Fleet:
         self.endpoint.shutdown()
         self.endpoint.server_close()
         self.sql.close()
-        self.admin(f"drop database {self.name} with (force)")
+        if "DURABLE_KEEP_DATABASES" not in os.environ:
+            self.admin(f"drop database {self.name} with (force)")
         self.admin.close()
         os.close(self.effects_fd)
         return wrong

@@ -75,6 +75,30 @@ static void a_commit_whose_answer_is_lost_transfers_once(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* The worker registers again while its handler is still in a step of the life before. */
+static void a_step_that_outlives_its_workers_life_transfers_once(void **state) {
+    (void)state;
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    pid_t worker = spawn_worker(url, NULL);
+    const char *id = sql_text(conn, "select durable.start('transfers', '{\"ms\": 3000}')");
+    wait_until(
+        conn, 20,
+        "select exists (select from pg_stat_activity where application_name = "
+        "'durable-worker step_tx' and state = 'idle in transaction' and query like 'insert%%' "
+        "and datname = current_database())");
+    sql(conn, "update durable_internal.run set payload = '{}' where id = '%s'", id);
+    sql(conn, "select durable.pause_queue('default')");
+    sql(conn, "select durable_internal.bury(id, crashed => false) from durable_internal.worker "
+              "where alive");
+    wait_until(conn, 20,
+               "select not exists (select from pg_stat_activity where application_name = "
+               "'durable-worker step_tx' and state <> 'idle' and datname = current_database())");
+    assert_int_equal(sql_int(conn, "select count(*) from transfer where run_id = '%s'", id), 0);
+    sql(conn, "select durable.resume_queue('default')");
+    check_all((int)before + 1);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* State, events and children of a handler in C are step_tx's; those of handlers over HTTP are in
  * tests/sql/test_ops.c. */
 static void state_events_and_children_happen_once(void **state) {
@@ -113,6 +137,7 @@ int main(void) {
         cmocka_unit_test(a_kill_before_or_after_the_commit_transfers_once),
         cmocka_unit_test(sessions_that_are_cut_in_the_middle_transfer_once),
         cmocka_unit_test(a_commit_whose_answer_is_lost_transfers_once),
+        cmocka_unit_test(a_step_that_outlives_its_workers_life_transfers_once),
         cmocka_unit_test(state_events_and_children_happen_once),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

@@ -57,7 +57,7 @@ int http_connect(void) {
     return fd;
 }
 
-pid_t server_start(const char *url, bool ready, ...) {
+pid_t server_start(const char *url, int ready, ...) {
     char listen[32];
     const char *more[7] = { NULL };
     struct answer answer = { .body = NULL };

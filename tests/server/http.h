@@ -13,7 +13,7 @@ struct answer {
 
 /** Starts durable-server on a free port, with these further arguments (up to NULL), and waits until
  * it is alive; ready too, where `ready` says so. */
-pid_t server_start(const char *url, bool ready, ...) __attribute__((sentinel));
+pid_t server_start(const char *url, int ready, ...) __attribute__((sentinel));
 int server_port(void);
 void http_use_port(int at); /* for all that follows: of a proxy in front */
 

@@ -200,9 +200,32 @@ static dj_status flaky(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
+/* late: {"ms": n, "stubborn": goes on, whatever the step has come to}. */
 static dj_status late(dj_run *run, json_object *payload) {
     dj_step_options options = { .timeout = "200ms" };
-    DJ_TRY(dj_step_with(run, "late", slow_step, payload, &options, NULL));
+    dj_status status = dj_step_with(run, "late", slow_step, payload, &options, NULL);
+    if (member(payload, "stubborn", 0) == 0) {
+        DJ_TRY(status);
+    }
+    DJ_TRY(dj_step_with(run, "after", after_step, payload, &options, NULL));
+    return dj_complete(run, NULL);
+}
+
+static dj_status failing_step(dj_run *run, json_object *input, json_object **ret_result) {
+    (void)input;
+    (void)ret_result;
+    return dj_run_fail(run, "not yet");
+}
+
+/* persists: {"ms": for how long it tries a step that fails, each time within its timeout}. */
+static dj_status persists(dj_run *run, json_object *payload) {
+    dj_step_options options = { .timeout = "30s" };
+    for (int i = 0; i < member(payload, "ms", 1000); i++) {
+        if (dj_step_with(run, "fails", failing_step, NULL, &options, NULL) != DJ_FAILED) {
+            return dj_run_fail_permanently(run, "the step did not fail");
+        }
+        usleep(1000);
+    }
     return dj_complete(run, NULL);
 }
 
@@ -264,6 +287,7 @@ dj_status dj_module_init(dj_worker *worker) {
         { "fails-permanently", fails_permanently, { .context = NULL } },
         { "flaky", flaky, { .context = NULL } },
         { "late", late, { .max_attempts = 1 } },
+        { "persists", persists, { .max_attempts = 1 } },
         { "dies", dies, { .context = NULL } },
         { "sleeps", sleeps, { .context = NULL } },
         { "large", large, { .context = NULL } },

@@ -65,6 +65,6 @@ export class Fleet {
   async stop() {
     for (const child of this.children) child.kill('SIGTERM')
     await Promise.all(this.children.map(child => child.exitCode !== null || child.signalCode !== null || once(child, 'exit')))
-    sql(admin, `drop database ${this.database} with (force)`)
+    if (process.env.DURABLE_KEEP_DATABASES === undefined) sql(admin, `drop database ${this.database} with (force)`)
   }
 }
