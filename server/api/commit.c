@@ -183,7 +183,7 @@ static void on_committed(void *context, const struct work_end *end) {
             log_error("commits.unreadable", "reason", dj_error_message());
         }
     } else {
-        bool refused = end->status != DJ_UNAVAILABLE;
+        bool refused = end->status != DJ_UNAVAILABLE && end->status != DJ_NO_MEMORY; /* ours */
         while (!list_is_empty(&together->members)) {
             struct item *item = list_first(&together->members, struct item, link);
             list_remove(&item->link);
@@ -285,7 +285,7 @@ static dj_status item_read(struct commits *commits, char *text, size_t length, s
                                                               COMMIT_BYTES_MAX, OPS_OUTER_DEPTH);
     if (status != DJ_OK) {
         item->answer = refusal_print(status, dj_error_message());
-        return DJ_OK;
+        return item->answer != NULL ? DJ_OK : dj_fail(DJ_NO_MEMORY, "no memory for an answer");
     }
     item->ops = (char *)ops.text;
     item->ops[ops.length] = '\0'; /* a bracket, a comma or a space: it was read */
