@@ -2,8 +2,9 @@
  * with -Dfault_injection=true; an ordinary build keeps nothing of them, not even their names.
  *
  * DURABLE_FAILPOINT=NAME:HIT:ACTION, as turn.sent:2:kill; several are separated by commas. A point
- * that does something says so in a line on standard error. `PROGRAM --failpoints` lists all that
- * the program has, with the actions of each: the linker gathers them, so none can be forgotten.
+ * that does something says so in a line on standard error; with `tally` as one of them, the process
+ * says how often it passed each point when it ends. `PROGRAM --failpoints` lists all that the
+ * program has, with the actions of each: the linker gathers them, so none can be forgotten.
  *
  *   kill      SIGKILL, as if somebody had pulled the plug
  *   stop      SIGSTOP: the process stands still until somebody sends SIGCONT

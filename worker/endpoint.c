@@ -505,6 +505,15 @@ void endpoints_give_back(struct endpoints *endpoints) {
     }
 }
 
+void endpoint_call_drop(dj_run *run) {
+    if (run->call->http != NULL) {
+        http_call_drop(run->call->http);
+    }
+    list_remove(&run->call->link);
+    free(run->call);
+    run->call = NULL;
+}
+
 /* Cuts off the calls of runs that are not ours any more. */
 static void drop_lost(struct endpoints *endpoints) {
     list_for_each(run, &endpoints->worker->hand, dj_run, hand_link) {

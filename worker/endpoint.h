@@ -28,4 +28,7 @@ void endpoints_go_on(struct endpoints *endpoints);
 /** Gives back the runs whose calls were not begun. */
 void endpoints_give_back(struct endpoints *endpoints);
 
+/** Cuts off the call that a run has. Nothing comes of it. */
+void endpoint_call_drop(dj_run *run);
+
 #endif

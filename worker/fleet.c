@@ -606,6 +606,20 @@ static int compare_jobs(const void *a, const void *b) {
     return strcmp(((const struct job *)a)->name, ((const struct job *)b)->name);
 }
 
+/* What the grace time was too short for, and no thread has: it is somebody else's by now, or will
+ * be. A handler in the middle of something keeps what it uses. */
+static void let_go(dj_worker *worker) {
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        if (run->call != NULL) {
+            endpoint_call_drop(run);
+        }
+        if (run->fiber == NULL) {
+            list_remove(&run->link);
+            worker_release(worker, run);
+        }
+    }
+}
+
 dj_status dj_worker_run(dj_worker *worker) {
     if (worker->conninfo == NULL && getenv("DURABLE_DATABASE_URL") == NULL) {
         return dj_fail(DJ_INVALID_ARGUMENT, "no database is named; set DURABLE_DATABASE_URL");
@@ -613,7 +627,9 @@ dj_status dj_worker_run(dj_worker *worker) {
     if (worker->job_count == 0 && worker->endpoints == NULL) {
         return dj_fail(DJ_INVALID_ARGUMENT, "no job is registered; register at least one");
     }
-    qsort(worker->jobs, (size_t)worker->job_count, sizeof *worker->jobs, compare_jobs);
+    if (worker->job_count > 0) {
+        qsort(worker->jobs, (size_t)worker->job_count, sizeof *worker->jobs, compare_jobs);
+    }
     srandom((unsigned int)clock_us() ^ (unsigned int)getpid());
     lines_connect(worker);
     int64_t beat_ms = worker->ttl_ms / 4 < BEAT_MS_MAX ? worker->ttl_ms / 4 : BEAT_MS_MAX;
@@ -637,6 +653,7 @@ dj_status dj_worker_run(dj_worker *worker) {
         return dj_fail(DJ_TIMEOUT, "%d handlers did not come back within the grace time",
                        worker->in_hand);
     }
+    let_go(worker);
     fiber_trim(0);
     return DJ_OK;
 }

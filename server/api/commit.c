@@ -195,7 +195,7 @@ static void on_committed(void *context, const struct work_end *end) {
             log_error("commits.unreadable", "reason", dj_error_message());
         }
     } else {
-        bool refused = end->status != DJ_UNAVAILABLE;
+        bool refused = end->status != DJ_UNAVAILABLE && end->status != DJ_NO_MEMORY; /* ours */
         while (!list_is_empty(&together->members)) {
             struct item *item = list_first(&together->members, struct item, link);
             list_remove(&item->link);
@@ -348,6 +348,9 @@ static dj_status committing_read(struct committing *committing) {
         }
         struct item *item = item_add(committing);
         dj_status read = item_read((char *)value.text, value.length, item);
+        if (read == DJ_NO_MEMORY) {
+            return read;
+        }
         if (read != DJ_OK) {
             item_refuse(item, status_code(read), dj_error_message());
             status = read;
@@ -412,6 +415,10 @@ static void committing_begin(struct committing *committing) {
             continue;
         }
         dj_status status = item_check(item);
+        if (status == DJ_NO_MEMORY) {
+            committing->unavailable = true; /* all of it is to be said again */
+            continue;
+        }
         if (status != DJ_OK) {
             item_refuse(item, status_code(status), dj_error_message());
             continue;

@@ -222,8 +222,10 @@ static void line_take(struct line *line, struct work *work) {
         work->fill(work->context, &work->params[work->call_count - 1]);
     }
     for (int i = 0; i < work->call_count; i++) {
-        if (params_status(params[i]) != DJ_OK) {
-            work_fail(work, params_status(params[i]), "the values are too large");
+        dj_status status = params_status(params[i]);
+        if (status != DJ_OK) {
+            work_fail(work, status,
+                      status == DJ_NO_MEMORY ? "out of memory" : "the values are too large");
             return;
         }
     }

@@ -12,7 +12,8 @@ import time
 import yaml
 
 sys.dont_write_bytecode = True
-from support import (BUILD, PROGRAMS, TREE, Manager, command, database, drain, folder, free_port, get, program, run_all)
+from support import Manager, program
+from harness import BUILD, CLI, MODULE, PROGRAMS, TREE, call, command, database, folder, free_port, run_all, until
 
 SYSTEMD = TREE / "deploy/systemd"
 KUBERNETES = TREE / "deploy/kubernetes"
@@ -113,16 +114,16 @@ def the_filter_lets_pass_what_the_programs_call():
             manager, trace = Manager(root / f"{name}.sock"), root / f"{name}.trace"
             port = free_port()
             flags = {"durable-server": ["--listen", f"127.0.0.1:{port}"], "durable-scheduler": ["--health-port", str(port)],
-                     "durable-worker": ["--health-port", str(port), "--module", str(BUILD / "tests/support/test_module.so")]}
+                     "durable-worker": ["--health-port", str(port), "--module", str(MODULE)]}
             # LeakSanitizer cannot work beside another tracer.
             with program("strace", url, "-D", "-f", "-qq", "-o", trace, PROGRAMS[name], *flags[name],
                          NOTIFY_SOCKET=manager.name, ASAN_OPTIONS="detect_leaks=0") as child:
                 manager.wait_for("READY=1")
-                assert get(port, "/metrics")[0] == 200
+                assert call(port, "GET", "/metrics")[0] == 200
                 if name == "durable-worker":
-                    command(BUILD / "cli/durable", "start", "transfers", "--database-url", url)
-                    command(BUILD / "cli/durable", "start", "noop", "--wait", "30s", "--database-url", url)
-                drain(child)
+                    command(CLI, "start", "transfers", "--database-url", url)
+                    command(CLI, "start", "noop", "--wait", "30s", "--database-url", url)
+                child.drain()
             manager.close()
             traced = trace.read_text()
             calls = set(re.findall(r"^\d+ +(\w+)\(", traced, re.M))
@@ -208,7 +209,7 @@ def programs_tell_that_they_are_ready_alive_and_stopping():
                     manager.heard.remove("WATCHDOG=1")  # and again
                     manager.wait_for("WATCHDOG=1")
                     assert "STOPPING=1" not in manager.heard
-                    drain(child)
+                    child.drain()
                 heard = manager.take()
                 assert heard.count("READY=1") == 1 and heard.count("STOPPING=1") == 1, (name, heard)
                 manager.close()
@@ -220,7 +221,7 @@ def a_worker_without_its_database_is_alive_and_not_ready():
             manager = Manager(root / "sock")
             with program(name, NOWHERE, NOTIFY_SOCKET=manager.name, WATCHDOG_USEC="400000") as child:
                 manager.wait_for("WATCHDOG=1")
-                drain(child)
+                child.drain()
             heard = manager.take()
             assert "READY=1" not in heard and heard.count("STOPPING=1") == 1, (name, heard)
             manager.close()
@@ -234,7 +235,7 @@ def without_a_watchdog_or_for_another_process_none_is_fed():
             with program("durable-worker", url, NOTIFY_SOCKET=manager.name, **environment) as child:
                 manager.wait_for("READY=1")
                 time.sleep(0.6)
-                drain(child)
+                child.drain()
             assert manager.take() == ["READY=1", "STOPPING=1"], manager.heard
         manager.close()
 
@@ -244,8 +245,8 @@ def a_socket_that_nobody_reads_or_that_is_nonsense_harms_nothing():
         manager = Manager(root / "full")
         for address in (root / "absent", root / "full", "nonsense", "@", "/" + "x" * 200):
             with program("durable-scheduler", url, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2") as child:
-                time.sleep(0.3)
-                drain(child)
+                until(lambda: "scheduler.active" in child.words(), "it is at work")
+                child.drain()
         manager.close()
 
 
@@ -253,15 +254,7 @@ def a_socket_that_nobody_reads_or_that_is_nonsense_harms_nothing():
 
 
 def until_ready(port):
-    end = time.monotonic() + 30
-    while True:
-        try:
-            if get(port, "/readyz")[0] == 200:
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < end, "not ready"
-        time.sleep(0.05)
+    until(lambda: call(port, "GET", "/readyz")[0] == 200, "it is ready", seconds=30)
 
 
 def health_answers_what_orchestrators_ask():
@@ -271,29 +264,22 @@ def health_answers_what_orchestrators_ask():
             port = free_port()
             with program(name, url, "--health-port", str(port)) as child:
                 until_ready(port)
-                assert get(port, "/healthz") == (200, '{"status":"ok"}')
-                assert get(port, "/readyz?verbose") == (200, '{"status":"ready"}')
-                assert metric in get(port, "/metrics")[1]
+                assert call(port, "GET", "/healthz") == (200, '{"status":"ok"}')
+                assert call(port, "GET", "/readyz?verbose") == (200, '{"status":"ready"}')
+                assert metric in call(port, "GET", "/metrics")[1]
                 for path in ("/", "/health", "/healthz/x", "/metricsx"):
-                    assert get(port, path)[0] == 404
-                assert get(port, "/healthz", method="POST")[0] == 405
-                drain(child)
+                    assert call(port, "GET", path)[0] == 404
+                assert call(port, "POST", "/healthz")[0] == 405
+                child.drain()
 
 
 def health_says_not_ready_while_there_is_no_database():
     for name in ("durable-worker", "durable-scheduler"):
         port = free_port()
         with program(name, NOWHERE, "--health-port", str(port)) as child:
-            end = time.monotonic() + 30
-            while True:
-                try:
-                    assert get(port, "/readyz") == (503, '{"status":"not ready"}')
-                    break
-                except OSError:
-                    assert time.monotonic() < end
-                    time.sleep(0.05)
-            assert get(port, "/healthz")[0] == 200
-            drain(child)
+            until(lambda: call(port, "GET", "/healthz")[0] == 200, "it answers", seconds=30)
+            assert call(port, "GET", "/readyz") == (503, '{"status":"not ready"}')
+            child.drain()
 
 
 def health_has_limits():
@@ -321,8 +307,8 @@ def health_has_limits():
                 one.settimeout(10)
                 assert one.recv(1) == b""
             assert 4 < time.monotonic() - begun < 9
-            assert get(port, "/healthz")[0] == 200
-            drain(child)
+            assert call(port, "GET", "/healthz")[0] == 200
+            child.drain()
             for one in [*slow, one_more, long]:
                 one.close()
 
@@ -333,8 +319,8 @@ def a_port_that_is_taken_is_an_error():
         taken.listen()
         for name in ("durable-worker", "durable-scheduler"):
             with program(name, NOWHERE, "--health-port", str(taken.getsockname()[1])) as child:
-                assert child.wait(timeout=30) == 8
-                assert "--health-port" in child.stderr.read()
+                assert child.child.wait(30) == 8
+                assert "--health-port" in child.words()
 
 
 # Containers
@@ -357,7 +343,7 @@ def links_of(path):
 def the_image_has_the_libraries_of_all_programs():
     text = (TREE / "deploy/container/Containerfile").read_text()
     build, run = text.split("\nFROM debian:12-slim\n")
-    for path in [*PROGRAMS.values(), BUILD / "cli/durable"]:
+    for path in [*PROGRAMS.values(), CLI]:
         for package in links_of(path):
             assert re.search(rf"\s{re.escape(package)}\s", run), f"{path.name} needs {package}"
     setup = (TREE / "scripts/setup").read_text()

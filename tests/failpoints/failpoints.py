@@ -1,15 +1,17 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Every failpoint of every program, with every action it has: a process dies, stands still or misses an answer there, while 30
 runs are at work that use everything. Then all runs have to complete, and nothing may be lost or done twice.
 
 Usage: failpoints.py [PROGRAM:NAME:HIT:ACTION…]   as worker:turn.sent:1:kill; a part that is empty stands for all.
 Without arguments: hit 1 of each point, with one of its actions, by DURABLE_SEED (1 unless given); with DURABLE_CHAOS=full, hits 1
-to 5 of each point with each action. See docs/reliability.md."""
+to 5 of each point with each action. FAILPOINT_LOGS: a folder that keeps the logs of what failed; FAILPOINT_RESULTS: a file of
+what came of each case, from which an interrupted run goes on; FAILPOINT_SLOTS: cases side by side (2); FAILPOINT_LIVE_S: in how
+many seconds after the fault all is to be over (30), for a machine that is busy. See docs/reliability.md."""
 import concurrent.futures
 import multiprocessing
 import os
 import pathlib
-import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,39 +21,17 @@ import time
 import traceback
 
 sys.dont_write_bytecode = True
-from fleet import BUILD, LEASE_S, PROGRAMS, Fleet
+from cases import BURYING, FROZEN, TERMINATED, Results, left_in, matrix, named, sample, watched
+from fleet import BUILD, LEASE_S, Fleet
 
-SLOTS = 2
-MEMORY, MEMORY_HITS = "memory.allocated", 1000  # the allocations of which one fails; a few of them each time, by the seed
-MEMORY_SHARE, MEMORY_SHARE_FULL = 2, 200
-LIVE_S = 30  # within which all completes, from the fault on
+SLOTS = int(os.environ.get("FAILPOINT_SLOTS", "2"))
+CASES_A_FLEET = 40  # then a new one: to look for a case's runs among those of many others takes time
+POLL_S = 0.05
+LIVE_S = int(os.environ.get("FAILPOINT_LIVE_S", "30"))  # within which all completes, from the fault on
+PATIENCE_S = 3  # for a hit that has not come when all is over
 STEPS = {"everything": 9, "plain": 5, "commits": 5, "answers": 5, "kid": 1}
 LOAD = ["everything"] * 10 + ["plain"] * 8 + ["commits"] * 6 + ["answers"] * 6
-ZOMBIE_CALLS_MAX = 2  # steps that a process that stood still may call when it goes on
 COUNTED = ("everything", "commits", "answers")
-
-# What has to happen so that a point is reached at all: other failpoints before it, in the same process, for the n-th hit.
-BEFORE = {
-    "reconcile.": lambda hit: [f"turn.sent:{3 * n}:drop" for n in range(1, hit + 1)],
-    "line.broken": lambda hit: [f"turn.sent:{3 * n}:drop" for n in range(1, hit + 1)],
-    "step_tx.asked": lambda hit: [f"step_tx.before_commit:{2 * n}:drop" for n in range(1, hit + 1)],
-}
-TERMINATED = ("drain.", "leave.", "server.drain", "scheduler.told_to_stop")  # the process is told to stop
-BURYING = ("reap.",)  # a worker with runs in hand is dead
-FROZEN = ("end_sessions.",)  # a worker stands still in the middle of a transaction
-
-
-class Case:
-    def __init__(self, program, name, hit, action):
-        self.program, self.name, self.hit, self.action = program, name, hit, action
-
-    def __str__(self):
-        return f"{self.program}:{self.name}:{self.hit}:{self.action}"
-
-    def failpoint(self):
-        before = next((points(self.hit) for start, points in BEFORE.items() if self.name.startswith(start)), [])
-        action = "sleep=300" if self.action == "sleep" else self.action
-        return ",".join([*before, f"{self.name}:{self.hit}:{action}"])
 
 
 class Load:
@@ -90,32 +70,45 @@ def of_case(tag):
 
 
 def check(fleet, case, tag, load, zombie):
-    """What is wrong with the runs of a case that are all over."""
+    """What is wrong with the runs of a case that are all over; and how many steps a process that stood still called too late."""
     wrong = []
-    rows = fleet.sql(f"select r.id, l.job, r.status, (select count(*) from durable_internal.step s where s.run_id = r.id), "
-                     f"r.error {of_case(tag)}")
+    rows = fleet.rows(f"select r.id::text, l.job, r.status, (select count(*) from durable_internal.step s where s.run_id = r.id), "
+                      f"r.error {of_case(tag)}")
     for run, job, status, steps, error in rows:
-        if status != "completed" or int(steps) != STEPS[job]:
+        if status != "completed" or steps != STEPS[job]:
             wrong.append(f"run {run} of {job} is {status} with {steps} steps {error}")
     found = {row[0] for row in rows if row[1] != "kid"}
     if found != set(load.runs):
         wrong.append(f"{len(load.runs)} runs were acknowledged, {len(found)} are there")
     if sum(row[1] == "kid" for row in rows) != LOAD.count("everything"):
         wrong.append("not one child for each parent")
-    twice = fleet.sql(f"select run_id, count(*) from transfer where run_id in (select r.id {of_case(tag)} and l.job = "
-                      f"'everything') group by run_id having count(*) <> 1")
-    transfers = fleet.sql(f"select count(*) from transfer where run_id in (select r.id {of_case(tag)})")[0][0]
-    if twice or int(transfers) != LOAD.count("everything"):
+    twice = fleet.rows(f"select run_id, count(*) from transfer where run_id in (select r.id {of_case(tag)} and l.job = "
+                       f"'everything') group by run_id having count(*) <> 1")
+    transfers = fleet.value(f"select count(*) from transfer where run_id in (select r.id {of_case(tag)})")
+    if twice or transfers != LOAD.count("everything"):
         wrong.append(f"{transfers} transfers of step_tx; more than once: {twice}")
-    counter = fleet.sql(f"select value from durable_internal.state where key = '{tag}'")
-    if counter != [[str(sum(job in COUNTED for job in LOAD))]]:
+    counter = fleet.rows(f"select value from durable_internal.state where key = '{tag}'")
+    if counter != [(sum(job in COUNTED for job in LOAD),)]:
         wrong.append(f"the counter is {counter}")
-    back = fleet.sql(f"select s.run_id from durable_internal.step s join durable_internal.step t on t.run_id = s.run_id and "
-                     f"t.position = s.position + 1 and t.fence < s.fence where s.run_id in (select r.id {of_case(tag)})")
+    back = fleet.rows(f"select s.run_id::text from durable_internal.step s join durable_internal.step t on t.run_id = s.run_id and "
+                      f"t.position = s.position + 1 and t.fence < s.fence where s.run_id in (select r.id {of_case(tag)})")
     if back:
         wrong.append(f"the fence went back: {back}")
-    committed = {(run, name): float(at) for run, name, at in fleet.sql(
-        f"select s.run_id, s.name, extract(epoch from s.committed_at) from durable_internal.step s "
+    late, of_zombie = called_after_commit(fleet, tag, zombie)
+    # Whoever stands between the last look at the clock and the call makes that call: one thread, where the case stops it there.
+    allowed = 1 if case.name == "step.before" else 0
+    wrong += late + (of_zombie if len(of_zombie) > allowed else [])
+    promises = subprocess.run([BUILD / "tests/failpoints/invariants", fleet.url], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False)
+    if promises.returncode != 0:
+        wrong.append(next((line for line in promises.stdout.splitlines() if "times it is not so" in line), promises.stdout))
+    return wrong, len(of_zombie)
+
+
+def called_after_commit(fleet, tag, zombie):
+    """Calls of steps that were committed: of others, and of the process `zombie`."""
+    committed = {(run, name): float(at) for run, name, at in fleet.rows(
+        f"select s.run_id::text, s.name, extract(epoch from s.committed_at) from durable_internal.step s "
         f"where s.run_id in (select r.id {of_case(tag)})")}
     late, of_zombie = [], []
     for line in fleet.effects.read_text().splitlines():
@@ -123,13 +116,7 @@ def check(fleet, case, tag, load, zombie):
         if float(at) > committed.get((run, step), float("inf")):
             (of_zombie if int(pid) == zombie else late).append(
                 f"step {step} of run {run} was called {float(at) - committed[run, step]:.3f} s after its commit")
-    # Between the last look at the clock and the call a thread can stand still; there are few such, as it is the next thing.
-    wrong += late + (of_zombie if len(of_zombie) > ZOMBIE_CALLS_MAX and case.name != "step.before" else [])
-    promises = subprocess.run([BUILD / "tests/failpoints/invariants", fleet.url], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, check=False)
-    if promises.returncode != 0:
-        wrong.append(next((line for line in promises.stdout.splitlines() if "times it is not so" in line), promises.stdout))
-    return wrong
+    return late, of_zombie
 
 
 class Director:
@@ -138,6 +125,7 @@ class Director:
     def __init__(self, fleet, case, tag):
         self.fleet, self.case, self.tag, self.wrong = fleet, case, tag, []
         self.fired_at = self.go_on_at = self.frozen = None
+        self.zombie_calls, self.rest_s = 0, None
 
     def prepare(self):
         """One of each other program, the runs, and the victim: if it is no server, after them, so that it has work at once."""
@@ -151,7 +139,7 @@ class Director:
         if not late:
             self.victim = fleet.spawn(case.program, case.failpoint())
         self.until = time.monotonic() + LIVE_S
-        register = not late or not fleet.sql("select from durable_internal.endpoint")
+        register = not late or not fleet.rows("select 1 from durable_internal.endpoint")
         self.load = Load(fleet, self.tag, self.until, register)
         if late:
             self.wait_for_load()
@@ -170,18 +158,18 @@ class Director:
             self.fleet.spawn("worker")
             time.sleep(LEASE_S)
         elif self.case.program == "scheduler":
-            self.wait(lambda: self.fleet.sql("select not exists (select from durable_internal.ready) and not exists "
-                                             "(select from durable_internal.lease)") == [["t"]], 5)
+            self.wait(lambda: self.fleet.value("select not exists (select from durable_internal.ready) and not exists "
+                                               "(select from durable_internal.lease)"), 5)
 
     @staticmethod
     def wait(holds, seconds):
         end = time.monotonic() + seconds
         while not holds() and time.monotonic() < end:
-            time.sleep(0.02)
+            time.sleep(POLL_S)
 
     def is_over(self):
-        done = self.fleet.sql(f"select count(*) >= {len(LOAD)} and count(*) = count(r.status) {of_case(self.tag)}")
-        return self.load.is_acknowledged() and done == [["t"]]
+        return self.load.is_acknowledged() and self.fleet.value(
+            f"select count(*) >= {len(LOAD)} and count(*) = count(r.status) {of_case(self.tag)}")
 
     def tell_to_stop(self):
         busy = len(self.load.runs) >= 5 if self.case.program == "server" else \
@@ -206,7 +194,7 @@ class Director:
         if self.victim.child.poll() is not None and self.victim in self.fleet.processes:
             status = self.victim.child.returncode
             if not (self.victim.told and status == 0) and not (status == -signal.SIGKILL and case.action == "kill") \
-                    and not (case.name == MEMORY and self.victim.gave_up()):
+                    and not (case.is_of_memory() and self.victim.gave_up()):
                 self.wrong.append(f"the {case.program} ended with {status}: {self.victim.last_words()}")
             self.wrong += self.fleet.end([self.victim])
             if not any(process.program == case.program for process in self.fleet.processes):
@@ -224,10 +212,11 @@ class Director:
                 break
             if over_at is None and self.is_over():
                 over_at = now
-            patience = 0 if self.fired_at is not None else 3 if self.case.hit == 1 else 0.5
+                self.rest_s = round(now - (self.fired_at or now), 2)
+            patience = 0 if self.fired_at is not None else PATIENCE_S
             if over_at is not None and now > over_at + patience and self.go_on_at is None:
                 break
-            time.sleep(0.02)
+            time.sleep(POLL_S)
         if self.frozen is not None:
             self.frozen.signal(signal.SIGCONT)
         if self.case.action == "stop":
@@ -235,38 +224,64 @@ class Director:
         stopped = self.frozen or (self.victim if self.case.action == "stop" else None)
         zombie = stopped.child.pid if stopped else None
         self.wrong += self.load.close()
-        self.wrong += check(self.fleet, self.case, self.tag, self.load, zombie)
+        wrong, self.zombie_calls = check(self.fleet, self.case, self.tag, self.load, zombie)
+        self.wrong += wrong + self.fleet.refused
         spare = [process for process in self.fleet.processes
                  if process in (self.victim, self.frozen) or process.told]
         self.wrong += self.fleet.end(spare)
-        return self.wrong, self.fired_at is not None
+
+    def result(self):
+        words = self.victim.words()
+        reached = self.fired_at is not None or self.case.action == "tally"
+        return {"reached": reached, "zombies": self.zombie_calls, "rest": self.rest_s,
+                "callers": re.findall(r"^\S+\((\S*\+0x[0-9a-f]+)\) ?\[0x", words, re.M),
+                "passed": {name: int(hits) for name, hits in re.findall(r"^failpoint.passed (\S+) (\d+)$", words, re.M)}}
 
 
-def work(slot, folder, cases, results):
-    """One slot: cases one after the other, on one fleet as long as nothing is wrong."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    fleet, number = None, 0
-    while (case := cases.get()) is not None:
-        began = time.monotonic()
+class Slot:
+    """Cases one after the other, on one fleet as long as nothing is wrong."""
+
+    def __init__(self, number, folder):
+        self.number, self.folder, self.fleet, self.cases = number, folder, None, 0
+
+    def try_case(self, case):
+        """What came of it."""
+        result, wrong, began = {"reached": False}, [], time.monotonic()
         try:
-            number += 1
-            if fleet is None:
-                fleet = Fleet(f"failpoints_{os.getpid()}_{number}", folder)
-            wrong, reached = Director(fleet, case, f"c{number}").run()
-            wrong += [] if reached or case.hit > 1 or case.name == MEMORY else ["the point was never reached"]
+            if self.cases % CASES_A_FLEET == 0:
+                wrong += self.close()
+            self.cases += 1
+            if self.fleet is None:
+                self.fleet = Fleet(f"failpoints_{os.getpid()}_{self.cases}", self.folder)
+            director = Director(self.fleet, case, f"c{self.cases}")
+            director.run()
+            result = director.result()
+            wrong += director.wrong
+            if not result["reached"] and case.hit == 1 and not case.is_of_memory():
+                wrong.append("the point was never reached")
         except Exception:
-            wrong, reached = [traceback.format_exc()], False
-        if wrong and fleet is not None:
-            keep_logs(fleet, case)
-            try:
-                fleet.close()
-            except Exception:
-                wrong.append(traceback.format_exc())
-            fleet = None
-        results.put((str(case), wrong, reached, time.monotonic() - began))
-    if fleet is not None:
-        wrong = fleet.close()
-        results.put((f"the end of slot {slot}", wrong, True, 0))
+            wrong.append(traceback.format_exc())
+        if wrong and self.fleet is not None:
+            keep_logs(self.fleet, case)
+            wrong += self.close()
+        return {"case": str(case), "wrong": wrong, "seconds": round(time.monotonic() - began, 2), **result}
+
+    def close(self):
+        fleet, self.fleet = self.fleet, None
+        try:
+            return fleet.close() if fleet is not None else []
+        except Exception:
+            return [traceback.format_exc()]
+
+
+def work(number, folder, cases, results):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    slot = Slot(number, folder)
+    while (case := cases.get()) is not None:
+        results.put(slot.try_case(case))
+    wrong = slot.close()
+    if wrong:
+        results.put({"case": f"the end of slot {number}", "wrong": wrong, "seconds": 0, "reached": False})
     results.put(None)
 
 
@@ -279,92 +294,73 @@ def keep_logs(fleet, case):
             shutil.copy(log, where)
 
 
-def points():
-    """(program, name, actions) of every point there is."""
-    for program, path in PROGRAMS.items():
-        said = subprocess.run([path, "--failpoints"], stdout=subprocess.PIPE, text=True, check=True).stdout
-        for line in sorted(said.splitlines()):
-            name, *actions = line.split(" ")
-            yield program, name, actions
+def say(result, count, of):
+    """One line, and what is wrong."""
+    how = "FAILED" if result["wrong"] else "passed"
+    print(f"{how} {result['case']} {'' if result['reached'] else 'not '}reached {result['seconds']:.1f} s ({count}/{of})", flush=True)
+    for what in result["wrong"][:6]:
+        print(f"    {what}", flush=True)
 
 
-def left_in(build):
-    """What an ordinary build has of failpoints: it is to be nothing."""
-    names = {name for _, name, _ in points()}
-    wrong = []
-    for path in PROGRAMS.values():
-        path = pathlib.Path(build) / path.relative_to(BUILD)
-        texts = subprocess.run(["strings", "-a", path], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-        symbols = subprocess.run(["nm", path], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-        wrong += [f"{path}: {text}" for text in texts if text in names or "DURABLE_FAILPOINT" in text]
-        wrong += [f"{path}: {symbol}" for symbol in symbols if "failpoint" in symbol]
-    return wrong
+def run_cases(chosen, results):
+    """Those that are not done, SLOTS at a time."""
+    left = [case for case in chosen if not results.is_done(case)]
+    cases, answers = multiprocessing.Queue(), multiprocessing.Queue()
+    cases.cancel_join_thread()  # who is told to end does not wait until they are taken
+    for case in [*left, *[None] * SLOTS]:
+        cases.put(case)
+    count, open_slots = 0, SLOTS
+    with tempfile.TemporaryDirectory(prefix="durable-failpoints.", ignore_cleanup_errors=True) as folder:
+        slots = [multiprocessing.Process(target=work, args=(n, pathlib.Path(folder), cases, answers), daemon=True)
+                 for n in range(SLOTS)]
+        for slot in slots:
+            slot.start()
+        while open_slots > 0:
+            result = answers.get()
+            if result is None:
+                open_slots -= 1
+                continue
+            count += 1
+            results.add(result)
+            if result["wrong"] or os.environ.get("FAILPOINT_LOGS"):
+                say(result, count, len(left))
+        for slot in slots:
+            slot.join()
 
 
-def choose(arguments):
-    full = os.environ.get("DURABLE_CHAOS") == "full"
-    every = [Case(program, name, hit, action) for program, name, actions in points()
-             for hit in range(1, 1 + (MEMORY_HITS if name == MEMORY else 5)) for action in actions]
-    if arguments:
-        wanted = [argument.split(":") for argument in arguments]
-        return [case for case in every for w in wanted
-                if all(part in ("", str(value)) for part, value in zip(w, (case.program, case.name, case.hit, case.action)))]
+def choose(arguments, results):
+    """The cases of this run."""
     seed = int(os.environ.get("DURABLE_SEED", 1))
+    if arguments:
+        return named(arguments)
     print(f"seed {seed}", flush=True)
-    chance = random.Random(seed)
-    chosen = []
-    for program in PROGRAMS:
-        memory = [case for case in every if case.program == program and case.name == MEMORY]
-        chosen += chance.sample(memory, MEMORY_SHARE_FULL if full else MEMORY_SHARE)
-    others = [case for case in every if case.name != MEMORY]
-    if full:
-        return others + chosen
-    for program, name, actions in points():
-        if name != MEMORY:
-            chosen.append(Case(program, name, 1, chance.choice(actions)))
+    if os.environ.get("DURABLE_CHAOS") != "full":
+        return sample(seed)
+    undisturbed = watched()
+    run_cases(undisturbed, results)
+    chosen, left_out = matrix(seed, results.passed(undisturbed))
+    for program, name, hits in left_out:
+        print(f"{program}:{name} is passed {'once' if hits == 1 else f'{hits} times'}; later hits are left out")
     return chosen
 
 
 def main(arguments):
-    began = time.monotonic()
-    chosen = choose(arguments)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="durable-failpoints."))
-    cases, results = multiprocessing.Queue(), multiprocessing.Queue()
-    for case in chosen:
-        cases.put(case)
+    began, results, failed = time.monotonic(), Results(), 0
     release = os.environ.get("DURABLE_RELEASE")
     if release:
-        results.put(("an ordinary build has no failpoint", left_in(release), True, 0))
-    slots = [multiprocessing.Process(target=work, args=(n, folder, cases, results), daemon=True) for n in range(SLOTS)]
-    for slot in slots:
-        cases.put(None)
-        slot.start()
-    passed = failed = reached_count = open_slots = 0
-    unreached, seconds = [], []
-    open_slots = SLOTS
-    while open_slots > 0:
-        result = results.get()
-        if result is None:
-            open_slots -= 1
-            continue
-        name, wrong, reached, took = result
-        reached_count += reached and took > 0
-        if took > 0:
-            seconds.append(took)
-        if not reached and not wrong:
-            unreached.append(name)
-        passed, failed = passed + (not wrong and took > 0), failed + bool(wrong)
-        if wrong or took > 0 and os.environ.get("FAILPOINT_LOGS"):
-            print(f"{'FAILED' if wrong else 'passed'} {name} {'reached' if reached else 'not reached'} {took:.1f} s", flush=True)
-        for what in wrong[:6]:
-            print(f"    {what}", flush=True)
-    for slot in slots:
-        slot.join()
-    shutil.rmtree(folder)
-    names = {(case.program, case.name) for case in chosen}
-    print(f"{len(names)} names, {len(chosen)} cases, {reached_count} reached, {failed} violations; "
+        wrong = left_in(release)
+        failed += bool(wrong)
+        print("an ordinary build has no failpoint" if not wrong else "\n".join(wrong), flush=True)
+    chosen = choose(arguments, results)
+    run_cases(chosen, results)
+    all_of_them = [results.all[str(case)] for case in chosen]
+    wrong = [result for result in results.all.values() if result["wrong"]]
+    seconds = [result["seconds"] for result in all_of_them]
+    print(f"{len({(case.program, case.name) for case in chosen})} points, {len(chosen)} cases, "
+          f"{sum(result['reached'] for result in all_of_them)} reached, {len(wrong)} violations; "
           f"{sum(seconds) / max(1, len(seconds)):.1f} s a case, {time.monotonic() - began:.0f} s in all")
-    print(f"{passed} passed, {failed} failed")
+    failed += len(wrong)
+    print(f"{len(results.all) - len(wrong)} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -4,12 +4,12 @@ themselves are run by tests/upgrade/upgrade.py, as building them takes a while."
 import pathlib
 import shutil
 import sys
-import traceback
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "upgrade"))
 import calls
 import versions
+from harness import BUILD, TREE, database, run_all
 
 
 def nothing_that_the_version_before_calls_is_missing():
@@ -29,7 +29,7 @@ def what_would_be_missed_is_noticed():
                           "boolean language sql as 'select true'",
         "durable.queues": "alter view durable.queues rename column depth to length",
     }
-    with versions.database("same", "durable_template") as same_url, versions.database("other", "durable_template") as other_url:
+    with database() as same_url, database() as other_url:
         same, other = calls.Schema(same_url), calls.Schema(other_url)
         present = calls.calls_of(copy_of_calls())
         assert not calls.differences(present, same, other) + calls.public_differences(same, other)
@@ -43,26 +43,10 @@ def what_would_be_missed_is_noticed():
 
 
 def copy_of_calls():
-    folder = versions.BUILD / "calls"
+    folder = BUILD / "calls"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(versions.TREE / "common", folder / "common")
+    shutil.copytree(TREE / "common", folder / "common")
     return folder
 
 
-def main(tests):
-    failed = 0
-    for test in tests:
-        try:
-            test()
-            print(f"[       OK ] {test.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"[  FAILED  ] {test.__name__}", flush=True)
-            traceback.print_exc(file=sys.stdout)
-    print(f"[  PASSED  ] {len(tests) - failed} test(s).")
-    if failed > 0:
-        print(f"[  FAILED  ] {failed} test(s), listed above.")
-    return 1 if failed > 0 else 0
-
-
-sys.exit(main([nothing_that_the_version_before_calls_is_missing, what_would_be_missed_is_noticed]))
+sys.exit(run_all([nothing_that_the_version_before_calls_is_missing, what_would_be_missed_is_noticed]))

@@ -1,9 +1,8 @@
-"""What the tests of security share: a PostgreSQL of their own, a fleet with its words kept, handlers over HTTP, an HTTP client."""
+"""What the tests of security share: a PostgreSQL of their own, a fleet whose words are kept, handlers over HTTP."""
 import base64
 import contextlib
 import hashlib
 import hmac
-import http.client
 import http.server
 import json
 import os
@@ -11,17 +10,14 @@ import pathlib
 import shutil
 import signal
 import socketserver
-import subprocess
 import sys
 import threading
-import time
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
-from support import BUILD, PROGRAMS, command, folder, free_port  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from harness import CLI, MODULE, PROGRAMS, Program, call, command, folder, free_port, until
 
 BIN = pathlib.Path(os.environ["DURABLE_PG_BIN"])
-CLI = BUILD / "cli/durable"
 
 
 class Cluster:
@@ -77,41 +73,32 @@ def migrate(url):
     command(CLI, "migrate", env={**os.environ, "DURABLE_DATABASE_URL": url})
 
 
-def key_new(url, *flags):
-    return command(CLI, "keys", "create", "test", *flags, env={**os.environ, "DURABLE_DATABASE_URL": url}).strip()
-
-
 class Fleet:
     """A server, a scheduler and a worker. Settings come from the environment, and what they say goes to files."""
 
     def __init__(self, root, url, module=True, **environment):
-        self.root, self.children = root, {}
+        self.programs = {}
         self.port, self.health = free_port(), {"durable-worker": free_port(), "durable-scheduler": free_port()}
-        module = {"DURABLE_MODULE": str(BUILD / "tests/support/test_module.so")} if module else {}
+        module = {"DURABLE_MODULE": str(MODULE)} if module else {}
         own = {"durable-server": {"DURABLE_LISTEN": f"127.0.0.1:{self.port}"},
                "durable-scheduler": {"DURABLE_HEALTH_PORT": str(self.health["durable-scheduler"])},
                "durable-worker": {"DURABLE_HEALTH_PORT": str(self.health["durable-worker"]), "DURABLE_LEASE_TTL": "3s",
                                   "DURABLE_PUBLIC_URL": f"http://127.0.0.1:{self.port}", **module}}
         for name, path in PROGRAMS.items():
-            with (root / f"{name}.log").open("w") as log:
-                self.children[name] = subprocess.Popen([path], stdout=log, stderr=log, env={
-                    **os.environ, "DURABLE_DATABASE_URL": url, **own[name], **environment})
+            self.programs[name] = Program([path], root / f"{name}.log", {"DURABLE_DATABASE_URL": url, **own[name], **environment})
 
-    def log(self, name):
-        return (self.root / f"{name}.log").read_text()
+    def words(self, name):
+        return self.programs[name].words()
 
     def wait_until_ready(self):
-        until(lambda: http_get(self.port, "/readyz")[0] == 200, "the server is ready")
-        until(lambda: "worker.registered" in self.log("durable-worker"), "the worker is registered")
+        until(lambda: call(self.port, "GET", "/readyz")[0] == 200, "the server is ready")
+        until(lambda: "worker.registered" in self.words("durable-worker"), "the worker is registered")
 
     def end(self):
-        for child in self.children.values():
-            child.send_signal(signal.SIGTERM)
-        for name, child in self.children.items():
-            try:
-                assert child.wait(timeout=60) == 0, f"{name} ended with {child.returncode}:\n{self.log(name)}"
-            finally:
-                child.kill()
+        for program in self.programs.values():
+            program.signal(signal.SIGTERM)
+        for program in self.programs.values():
+            program.drain()
 
 
 @contextlib.contextmanager
@@ -122,37 +109,8 @@ def fleet(url, **more):
             yield made
             made.end()
         finally:
-            for child in made.children.values():
-                child.kill()
-                child.wait()
-
-
-def until(condition, what, seconds=60):
-    end = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            if condition():
-                return
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def http_get(port, path):
-    status, body = call(port, "GET", path)
-    return status, body
-
-
-def call(port, method, path, key=None, body=None, headers=None):
-    """Status and body, which is text. `body`: what becomes JSON, or bytes as they are."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, path, data, {**({"Authorization": f"Bearer {key}"} if key else {}),
-                                                "Content-Type": "application/json", **(headers or {})})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
+            for program in made.programs.values():
+                program.kill()
 
 
 def is_signed(secrets, headers, body):

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 
-from security import CLI, call, cluster, fleet, http_get, key_new, migrate, until
-from support import command, folder, run_all
+from security import cluster, fleet, migrate
+from harness import CLI, call, command, folder, key_new, run_all, until
 
 # # is the canary's port. The unit test of common/http_client.c has the long list.
 TARGETS = """http://127.0.0.1:#/ http://127.1:#/ http://2130706433:#/ http://0x7f000001:#/ http://017700000001:#/ http://0.0.0.0:#/
@@ -48,7 +48,7 @@ def endpoints_of_private_networks_are_refused_end_to_end():
         proxy = f"http://127.0.0.1:{port}"
         with fleet(database.url(), module=False, http_proxy=proxy, https_proxy=proxy, HTTPS_PROXY=proxy, ALL_PROXY=proxy,
                    all_proxy=proxy) as made:
-            until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready")
+            until(lambda: call(made.port, "GET", "/readyz")[0] == 200, "the server is ready")
             for target in NO_URLS:
                 status, said = call(made.port, "PUT", "/v1/endpoints/bad", key, {"url": target.replace("#", str(port))})
                 assert status == 400 and "url" in json.loads(said)["detail"], (target, status, said)
@@ -150,9 +150,9 @@ def postgres_has_to_prove_its_name():
             before = database.log.read_text().count("connection received")
             with fleet(bad) as made:
                 time.sleep(WAITS_S)
-                lines = {name: [line for line in made.log(name).splitlines() if "not_connected" in line] for name in made.children}
+                lines = {name: [line for line in made.words(name).splitlines() if "not_connected" in line] for name in made.programs}
                 for name, mine in lines.items():
-                    assert mine and all(reason in line and "secret" not in line for line in mine), (name, made.log(name))
+                    assert mine and all(reason in line and "secret" not in line for line in mine), (name, made.words(name))
             tries = database.log.read_text().count("connection received") - before
             print(f"{reason}: tries in {WAITS_S} s: {({name: len(mine) for name, mine in lines.items()})}, {tries} in PostgreSQL's log")
             # From 100 ms to 5 s, each time twice as long: seven tries in 8 s of each connection; of a worker, of its first.

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 
-from security import CLI, answer, call, cluster, fleet, handlers, http_get, key_new, migrate, until
-from support import command, run_all
+from security import answer, cluster, fleet, handlers, migrate
+from harness import CLI, call, command, key_new, run_all, until
 
 SECONDS = int(os.environ.get("DURABLE_SECURITY_SECONDS", "5"))  # how long secrets are rotated, once a second
 
@@ -61,8 +61,8 @@ def speak(port, key, words, jobs, started=201, refused=(400, 413)):
     call(port, "POST", "/v1/commit", None, {"commits": [{"token": words["token"], "ops": []}]})
 
 
-def command_lines(children):
-    return "\n".join(pathlib.Path(f"/proc/{child.pid}/cmdline").read_text() for child in children.values())
+def command_lines(programs):
+    return "\n".join(pathlib.Path(f"/proc/{program.child.pid}/cmdline").read_text() for program in programs.values())
 
 
 def secrets_and_payloads_are_in_no_log_metric_or_statement():
@@ -89,19 +89,19 @@ def secrets_and_payloads_are_in_no_log_metric_or_statement():
             speak(made.port, key, words, [*jobs, "noop", "fails-permanently", "waits"])
             until(lambda: int(database.sql("select count(*) from durable.attempts where ended_at is not null")) >= 6,
                   "handlers were called")
-            places["command lines"] = command_lines(made.children)
+            places["command lines"] = command_lines(made.programs)
             for _ in range(2):
                 database.stop()
                 speak(made.port, key, words, ["noop"], started=503, refused=(400, 401, 413, 503))
                 database.start()
-                until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready again")
+                until(lambda: call(made.port, "GET", "/readyz")[0] == 200, "the server is ready again")
             until(lambda: database.sql("select count(*) from durable.runs where status = 'completed'") >= "2", "runs go on")
             for name, port in {"durable-server": made.port, **made.health}.items():
-                places[f"/metrics of {name}"] = http_get(port, "/metrics")[1]
+                places[f"/metrics of {name}"] = call(port, "GET", "/metrics")[1]
             ends.set()
             watcher.join()
             made.end()
-            places.update({f"the log of {name}": made.log(name) for name in made.children})
+            places.update({f"the log of {name}": made.words(name) for name in made.programs})
         dump = command("pg_dump", "--data-only", database.url())
         places["PostgreSQL's log"] = command("cat", database.log)
     places["the texts of statements"] = "\n".join(seen)
@@ -149,7 +149,7 @@ def secrets_are_rotated_under_load_and_no_call_is_refused():
         migrate(url)
         keys.append(key_new(url))
         with fleet(url, module=False, DURABLE_ALLOW_PRIVATE="true") as made:
-            until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready")
+            until(lambda: call(made.port, "GET", "/readyz")[0] == 200, "the server is ready")
             said = json.loads(call(made.port, "PUT", "/v1/endpoints/mine", keys[0], {"url": f"http://127.0.0.1:{served}/"})[1])
             secrets.append(said["secret"])
             assert call(made.port, "POST", "/v1/endpoints/mine/sync", keys[0], {})[0] == 200
@@ -184,7 +184,7 @@ def a_signature_by_another_secret_is_refused():
         migrate(database.url())
         key = key_new(database.url())
         with fleet(database.url(), module=False, DURABLE_ALLOW_PRIVATE="true") as made:
-            until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready")
+            until(lambda: call(made.port, "GET", "/readyz")[0] == 200, "the server is ready")
             secrets.append("whsec_" + 43 * "A" + "=")
             said = json.loads(call(made.port, "PUT", "/v1/endpoints/mine", key, {"url": f"http://127.0.0.1:{served}/"})[1])
             assert "401" in said["syncError"] and len(refused) == 1

@@ -56,7 +56,7 @@ def wait(call):
     return answer("completed", result=call["steps"][0]["result"]["payload"])
 
 
-def slow(call):
+def hangs(call):
     time.sleep(call["payload"].get("s", 3))
     return answer("completed")
 
@@ -68,7 +68,7 @@ def nested(depth):
 HANDLERS = {
     "five-steps": five_steps,
     "wait": wait,
-    "slow": slow,
+    "hangs": hangs,
     "echo": lambda call: answer("completed", result={"call": call}),
     "deep": lambda call: answer("completed", step("s", nested(call["payload"])), result=nested(call["payload"])),
     "odd-time": lambda call: answer("continue", {**step("s", 1), "startedAt": call["payload"] + 600 * "\u00e9"}),

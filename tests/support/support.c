@@ -346,12 +346,13 @@ pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
                             "'http://127.0.0.1:%d/', true, "
                             "null, null)",
                             *ret_port));
-    sql(conn, "select durable_internal.endpoint_synced(1, 'test', 'test', (select "
-              "jsonb_agg(jsonb_build_object('name', n)) "
-              "from "
-              "unnest('{five-steps,wait,slow,echo,fail,error-500,not-json,too-much,bad-op,redirect,"
-              "deep,odd-time,mute,drip,burst}"
-              "'::text[]) as n))");
+    sql(conn,
+        "select durable_internal.endpoint_synced(1, 'test', 'test', (select "
+        "jsonb_agg(jsonb_build_object('name', n)) "
+        "from "
+        "unnest('{five-steps,wait,hangs,echo,fail,error-500,not-json,too-much,bad-op,redirect,"
+        "deep,odd-time,mute,drip,burst}"
+        "'::text[]) as n))");
     return endpoint_again(*ret_port);
 }
 

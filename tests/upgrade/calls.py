@@ -15,6 +15,7 @@ import psycopg
 
 sys.dont_write_bytecode = True
 import versions
+from harness import command, database
 
 
 class DbCall(ctypes.Structure):
@@ -26,9 +27,9 @@ class DbCall(ctypes.Structure):
 def calls_of(tree):
     """(name, SQL, types of parameters) of each call, as the compiler sees it."""
     library = tree / "db_calls.so"
-    versions.run("cc", "-shared", "-fPIC", "-I", tree, "-I", versions.run("pg_config", "--includedir"), "-o", library,
+    command("cc", "-shared", "-fPIC", "-I", tree, "-I", command("pg_config", "--includedir").strip(), "-o", library,
                  tree / "common/db_calls.c")
-    names = [line.split()[-1] for line in versions.run("nm", "-D", "--defined-only", library).splitlines()]
+    names = [line.split()[-1] for line in command("nm", "-D", "--defined-only", library).splitlines()]
     loaded = ctypes.CDLL(str(library))
     calls = [DbCall.in_dll(loaded, name) for name in sorted(names) if name.startswith("CALL_")]
     return [(call.name.decode(), call.sql.decode(), [call.param_types[n] for n in range(call.param_count)]) for call in calls]
@@ -113,8 +114,7 @@ def public_differences(old, new):
 
 def look(commit):
     """How many calls were compared, and what of them would be missed."""
-    with versions.sources(commit) as tree, versions.database("old") as old_url, \
-            versions.database("new", "durable_template") as new_url:
+    with versions.sources(commit) as tree, database("template0") as old_url, database() as new_url:
         versions.load_schema(old_url, tree)
         calls, old, new = calls_of(tree), Schema(old_url), Schema(new_url)
         missed = differences(calls, old, new) + public_differences(old, new)

@@ -3,16 +3,16 @@ import contextlib
 import http.client
 import json
 import os
+import pathlib
 import random
 import re
-import signal
-import socket
-import subprocess
+import sys
 import time
 
 import psycopg
 
-from versions import TREE, run
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from harness import TREE, Program, call, command, free_port, key_new, until
 
 LEASE_S = 2
 ENDPOINT_JOBS = ("five-steps", "wait")
@@ -33,33 +33,6 @@ KINDS = {
 }
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Program:
-    def __init__(self, argv, log, environment):
-        self.argv, self.log, self.environment, self.child = [str(word) for word in argv], log, environment, None
-        self.start()
-
-    def start(self):
-        with open(self.log, "ab") as file:
-            self.child = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.argv], stdout=file, stderr=file,
-                                          env={**os.environ, **self.environment})
-
-    def kill(self):
-        self.child.kill()
-        self.child.wait()
-
-    def drain(self):
-        """SIGTERM; it is to end well."""
-        self.child.send_signal(signal.SIGTERM)
-        status = self.child.wait(timeout=60)
-        assert status == 0, f"{self.argv[0]} ended with {status}: {self.log.read_text(errors='replace')[-2000:]}"
-
-
 class Fleet:
     def __init__(self, url, folder, versions):
         """`versions`: name → programs."""
@@ -73,18 +46,15 @@ class Fleet:
     def value(self, query, *values):
         return self.conn.execute(query, values or None).fetchone()[0]
 
-    def until(self, query, what, seconds=60):
-        end = time.monotonic() + seconds
-        while not self.value(query):
-            assert time.monotonic() < end, f"not within {seconds} s: {what}"
-            time.sleep(0.05)
+    def until(self, query, what):
+        until(lambda: self.value(query), what)
 
     def cli(self, version, *words):
-        return run(self.versions[version]["cli"], *words, env={**os.environ, "DURABLE_DATABASE_URL": self.url})
+        return command(self.versions[version]["cli"], *words, env={**os.environ, "DURABLE_DATABASE_URL": self.url})
 
     def open(self, version):
         """The key and the endpoint, made by this version's programs."""
-        self.key = json.loads(self.cli(version, "keys", "create", "test", "--json"))["key"]
+        self.key = key_new(self.url, cli=self.versions[version]["cli"])
         port = free_port()
         secret = self.value("select secret from durable_internal.endpoint_put(1, 'test', %s, true, null, null)",
                             f"http://127.0.0.1:{port}/")
@@ -114,12 +84,7 @@ class Fleet:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self.random.choice([*self.servers.values()]), timeout=5)
-                connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json",
-                                                                    "authorization": f"Bearer {self.key}"})
-                answer = connection.getresponse()
-                status, text = answer.status, answer.read()
-                connection.close()
+                status, text = call(self.random.choice([*self.servers.values()]), method, path, self.key, body, timeout=5)
                 if status < 500:
                     assert status < 300, f"{method} {path}: {status} {text}"
                     return json.loads(text)
@@ -183,7 +148,7 @@ class Fleet:
         assert transfers == sorted(run_id for run_id, (kind, _) in self.runs.items() if kind == "transfers")
         assert self.value("select count(*) from effect e join durable.steps s on s.run_id = e.run_id and s.name = e.step "
                           "where e.at > s.committed_at") == 0
-        run(invariants, self.url)
+        command(invariants, self.url)
 
     def drain(self):
         """Whatever programs there are."""

@@ -21,7 +21,7 @@ import psycopg
 
 sys.dont_write_bytecode = True
 import versions
-from fleet import free_port
+from harness import BUILD, TREE, Program, command, database, free_port, key_new
 
 BAR_S = 1.0
 READER_S = 8
@@ -38,14 +38,14 @@ update durable_internal.migration set checksum = 'another' where name like 'func
 def newer_durable(folder):
     """A `durable` that knows the made-up files too."""
     tree = folder / "tree"
-    shutil.copytree(versions.TREE, tree, ignore=shutil.ignore_patterns("build", ".git", "node_modules", "sdk", "docs"))
+    shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns("build", ".git", "node_modules", "sdk", "docs"))
     for name, text in MADE_UP.items():
         (tree / "migrations" / name).write_text(text)
     listing = tree / "migrations/meson.build"
     names = "".join(f"  '{name}',\n" for name in MADE_UP)
     listing.write_text(listing.read_text().replace(")\nfunction_files", f"{names})\nfunction_files", 1))
-    versions.run("meson", "setup", folder / "build", tree, "-Dbuildtype=debug", "-Dtests=false")
-    versions.run("ninja", "-C", folder / "build", "cli/durable")
+    command("meson", "setup", folder / "build", tree, "-Dbuildtype=debug", "-Dtests=false")
+    command("ninja", "-C", folder / "build", "cli/durable", timeout=versions.BUILD_S)
     return folder / "build/cli/durable"
 
 
@@ -119,7 +119,7 @@ def fill(conn):
     conn.execute("begin")
     conn.execute(PENDING)
     began = time.monotonic()
-    conn.execute((versions.TREE / "migrations/0010_run_lists.sql").read_text())
+    conn.execute((TREE / "migrations/0010_run_lists.sql").read_text())
     print(f"the plain indexes of 0010 would keep writers away for {time.monotonic() - began:.1f} s", flush=True)
     conn.execute("rollback")
 
@@ -148,11 +148,10 @@ def measure(folder, url, durable):
     if ROWS > 0:
         fill(conn)
     conn.execute(PENDING)
-    key = json.loads(versions.run(durable, "keys", "create", "stall", "--json", "--database-url", url))["key"]
-    port, programs = free_port(), versions.programs_of(versions.BUILD)
-    flags = {"server": ["--listen", f"127.0.0.1:{port}"], "scheduler": [], "worker": ["--module", programs["module"]]}
-    children = [subprocess.Popen(["setpriv", "--pdeathsig", "KILL", programs[name], *more], stderr=subprocess.DEVNULL,
-                                 env={**os.environ, "DURABLE_DATABASE_URL": url}) for name, more in flags.items()]
+    key = key_new(url, cli=durable)
+    port, paths = free_port(), versions.programs_of(BUILD)
+    flags = {"server": ["--listen", f"127.0.0.1:{port}"], "scheduler": [], "worker": ["--module", paths["module"]]}
+    programs = [Program([paths[name], *more], folder / f"{name}.log", {"DURABLE_DATABASE_URL": url}) for name, more in flags.items()]
     time.sleep(5)
     watches = [Watch("a start by SQL", lambda: sql_starts(url), 0.01), Watch("a start by SQL", lambda: sql_starts(url), 0.01),
                Watch("a start over HTTP", lambda: http_starts(port, key), 0.01),
@@ -179,12 +178,11 @@ def measure(folder, url, durable):
     gap = conn.execute("select coalesce(extract(epoch from max(gap)), 0) from (select finished_at - lag(finished_at) over (order by "
                        "finished_at) as gap from durable.runs where job = 'noop' and finished_at > clock_timestamp() - "
                        "%s * interval '1 s') as g", (end - begin,)).fetchone()[0]
-    for child in children:
-        child.terminate()
-        child.wait(60)
+    for program in programs:
+        program.drain()
     assert status == 0, "durable migrate failed"
     invalid = conn.execute("select count(*) from pg_index where not indisvalid").fetchone()[0]
-    assert invalid == 0 and "up to date" in versions.run(durable, "migrate", "--database-url", url)
+    assert invalid == 0 and "up to date" in command(durable, "migrate", "--database-url", url)
     conn.close()
     return watches, quiet, begin, migrated, end, float(gap)
 
@@ -192,7 +190,7 @@ def measure(folder, url, durable):
 def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="durable-stall."))
     durable = newer_durable(folder)
-    with versions.database("stall", "durable_template") as url:
+    with database() as url:
         watches, quiet, begin, migrated, end, gap = measure(folder, url, durable)
     passed = failed = 0
     for name in dict.fromkeys(watch.name for watch in watches):

@@ -17,8 +17,9 @@ sys.dont_write_bytecode = True
 import calls
 import versions
 from fleet import KINDS, Fleet
+from harness import BUILD, command, database
 
-INVARIANTS = versions.BUILD / "tests/failpoints/invariants"
+INVARIANTS = BUILD / "tests/failpoints/invariants"
 WITHOUT_LUCK = [kind for kind in KINDS if kind != "flaky"]  # whose calls a process counts
 PROGRAMS = ("scheduler", "server", "worker")
 
@@ -129,7 +130,7 @@ def half_and_half_with_kills(fleet):
 def main(arguments):
     commit = versions.before(arguments[0] if arguments else os.environ.get("DURABLE_UPGRADE_FROM"))
     began = time.monotonic()
-    both = {"old": versions.built(commit), "new": versions.programs_of(versions.BUILD)}
+    both = {"old": versions.built(commit), "new": versions.programs_of(BUILD)}
     print(f"the version before is {commit[:12]}; its programs are there after {time.monotonic() - began:.0f} s", flush=True)
     compared, missed = calls.look(commit)
     passed, failed = int(not missed), int(bool(missed))
@@ -140,10 +141,10 @@ def main(arguments):
                            (an_upgrade_finds_runs_in_every_state, "template0"), (half_and_half_with_kills, "durable_template")):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="durable-upgrade."))
         fleet, began = None, time.monotonic()
-        with versions.database(test.__name__[:20], template) as url:
+        with database(template) as url:
             try:
                 if template == "template0":
-                    versions.run(both["old"]["cli"], "migrate", "--database-url", url)
+                    command(both["old"]["cli"], "migrate", "--database-url", url)
                 fleet = Fleet(url, folder, both)
                 test(fleet)
                 passed += 1

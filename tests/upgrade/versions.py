@@ -1,31 +1,24 @@
 """The version before: which commit that is, its sources, its schema, its programs."""
 import contextlib
-import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
-TREE = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ["DURABLE_BUILD"])
-ADMIN = os.environ["DURABLE_TEST_URL"]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from harness import TREE, command
+
 TARGETS = {"worker": "worker/durable-worker", "scheduler": "server/scheduler/durable-scheduler",
            "server": "server/api/durable-server", "cli": "cli/durable", "module": "tests/support/test_module.so"}
-
-
-def run(*words, **settings):
-    """What it printed; it is to succeed."""
-    done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False, **settings)
-    assert done.returncode == 0, f"{' '.join(map(str, words))}: status {done.returncode}\n{done.stdout[-4000:]}"
-    return done.stdout.strip()
+BUILD_S = 900  # within which all of it is built
 
 
 def before(named=None):
     """The commit that is named, or of the newest tag, or the one in the file `since`: in full."""
-    tags = run("git", "-C", TREE, "tag", "--merged", "HEAD", "--sort=-creatordate", "--list", "v*").split()
+    tags = command("git", "-C", TREE, "tag", "--merged", "HEAD", "--sort=-creatordate", "--list", "v*").split()
     commit = named or (tags[0] if tags else (pathlib.Path(__file__).parent / "since").read_text().strip())
-    return run("git", "-C", TREE, "rev-parse", "--verify", f"{commit}^{{commit}}")
+    return command("git", "-C", TREE, "rev-parse", "--verify", f"{commit}^{{commit}}").strip()
 
 
 def extract(commit, folder):
@@ -56,19 +49,9 @@ def built(commit):
     if not all(path.exists() for path in programs.values()):
         shutil.rmtree(folder, ignore_errors=True)
         extract(commit, folder / "tree")
-        run("meson", "setup", folder / "build", folder / "tree", "-Dbuildtype=debug", "-Doptimization=1")
-        run("ninja", "-C", folder / "build", *TARGETS.values())
+        command("meson", "setup", folder / "build", folder / "tree", "-Dbuildtype=debug", "-Doptimization=1")
+        command("ninja", "-C", folder / "build", *TARGETS.values(), timeout=BUILD_S)
     return programs
-
-
-@contextlib.contextmanager
-def database(name, template="template0"):
-    name = f"upgrade_{name}_{os.getpid()}"
-    run("psql", "-X", "-q", "-c", "select pg_advisory_lock(1)", "-c", f"create database {name} template {template}", ADMIN)
-    try:
-        yield f"{ADMIN[:ADMIN.rindex('/')]}/{name}"
-    finally:
-        run("psql", "-X", "-q", "-c", f"drop database {name} with (force)", ADMIN)
 
 
 def load_schema(url, tree):

@@ -170,10 +170,28 @@ static void an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt(voi
 
 static void a_cancel_ends_a_call(void **state) {
     (void)state;
-    const char *id = sql_text(conn, "select durable.start('slow', '{\"s\": 20}')");
+    const char *id = sql_text(conn, "select durable.start('hangs', '{\"s\": 20}')");
     wait_until(conn, 20, "select status = 'running' from durable.runs where id = '%s'", id);
     sql(conn, "select durable.cancel('%s')", id);
     wait_until(conn, 10, "select in_hand = 0 from durable_internal.worker where alive");
+}
+
+/* … and nothing of theirs is left behind, of which LeakSanitizer would tell by the status. */
+static void a_drain_cuts_off_calls_that_outlast_the_grace_time(void **state) {
+    (void)state;
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    worker = spawn(url, NULL, "durable-worker", "--lease-ttl", "2s", "--grace", "300ms", NULL);
+    sql(conn, "select durable.start_many('hangs', array_fill('{\"s\": 20}'::jsonb, array[3]))");
+    wait_until(conn, 20,
+               "select count(*) = 3 from durable.runs where job = 'hangs' and status = "
+               "'running'");
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    wait_until(conn, 20,
+               "select count(*) = 3 from durable.runs where job = 'hangs' and status = "
+               "'queued'");
+    sql(conn, "select durable.cancel(id) from durable.runs where job = 'hangs' and finished_at is "
+              "null");
+    worker = spawn_worker(url, NULL);
 }
 
 /* With one attempt each: neither a call that reaches nobody nor one that is cut off spends it. */
@@ -271,6 +289,7 @@ int main(void) {
         cmocka_unit_test(an_answer_without_end_or_measure_fails_its_attempt_and_no_other),
         cmocka_unit_test(an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt),
         cmocka_unit_test(a_cancel_ends_a_call),
+        cmocka_unit_test(a_drain_cuts_off_calls_that_outlast_the_grace_time),
         cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
         cmocka_unit_test(a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost),
         cmocka_unit_test(a_wrong_secret_is_the_endpoints_to_refuse),
