@@ -1,8 +1,8 @@
 /* Notifications are hints, and what they cost is nobody's: none where nobody is idle, none that
  * makes a commit wait for another one's or fail, and a lost one costs half a second.
  *
- * Seen to fail: tests/mutations, notify-whenever, hint-into-a-full-queue, nobody-polls and
- * turn-locks-a-row. */
+ * Seen to fail: tests/mutations, notify-whenever, hint-into-a-full-queue, turn-locks-a-row and
+ * sessions-miss-nobody. */
 #include "support.h"
 
 #include <signal.h>
