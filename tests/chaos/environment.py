@@ -341,6 +341,7 @@ class Environment:
 chaos = host={self.primary.machine.ip} port={PORT} dbname=chaos user=postgres
 [pgbouncer]
 listen_addr = *
+unix_socket_dir =
 listen_port = 6432
 auth_type = any
 auth_file = {self.folder}/pgbouncer.users

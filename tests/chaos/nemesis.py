@@ -11,11 +11,12 @@ import time
 import history
 
 WORKERS = ("worker1", "worker2", "worker3", "worker4")
+FELLOW = {"worker1": "worker4", "worker4": "worker1", "worker2": "worker3", "worker3": "worker2"}  # who can take its runs
 CONTROL = ("scheduler1", "scheduler2", "server1", "server2")
 ENDPOINTS = ("one", "two")
 LEASE_S = 3
 MEAN_GAP_S = 0.5
-PATIENCE_S = 2  # for what others do to the databases
+PATIENCE_S = 3  # for what others do to the databases
 YOUNG_S = 5  # a program that has not yet come to where it says what SIGTERM is to do
 
 
@@ -119,38 +120,35 @@ class Nemesis:
         self.over(fault)
 
     def stop(self, draw):
-        """Mostly a worker, or two at once, that have runs in hand; mostly for so long that these become another's meanwhile."""
-        names, count = draw.choices(((WORKERS, 1), (WORKERS, 2), (CONTROL, 1), (ENDPOINTS, 1)), (4, 4, 1.5, 0.5))[0]
+        """Mostly a worker that has runs in hand, for so long that these become another's meanwhile, if there is another."""
+        names = draw.choices((WORKERS, CONTROL, ENDPOINTS), (8, 1.5, 0.5))[0]
         seconds = draw.choice((1, 2, 5, 8, 12, 20)) * draw.uniform(0.7, 1)
-        if names is WORKERS:
-            names = self.with_runs(WORKERS)
-            if draw.random() < 0.75:
-                seconds = draw.uniform(LEASE_S + 1.5, LEASE_S + 6)
-        stopped = []
-        for _ in range(count):
-            with self.one_of(draw, names) as actor:
-                if actor is not None:
-                    actor.stopped = True
-                    stopped.append((actor, actor.process, self.log("stop", actor.name)))
-                    actor.signal(signal.SIGSTOP)
-        if stopped:
-            self.wait(seconds)
-        for actor, process, fault in stopped:
-            with actor.lock:
-                if actor.process is process:
-                    actor.signal(signal.SIGCONT)
-                    actor.stopped = False
-            self.over(fault)
+        if names is WORKERS and draw.random() < 0.8:
+            names = [name for name in self.with_runs() if not self.env.actors[FELLOW[name]].stopped]
+            seconds = draw.uniform(LEASE_S + 1.5, LEASE_S + 6)
+        with self.one_of(draw, names) as actor:
+            if actor is None:
+                return
+            actor.stopped = True
+            victim = actor.process
+            fault = self.log("stop", actor.name)
+            actor.signal(signal.SIGSTOP)
+        self.wait(seconds)
+        with actor.lock:
+            if actor.process is victim:
+                actor.signal(signal.SIGCONT)
+                actor.stopped = False
+        self.over(fault)
 
-    def with_runs(self, names):
-        """Those who have a lease; all of them where none has, or nobody can say."""
+    def with_runs(self):
+        """The workers who have a lease; all of them where none has, or nobody can say."""
         try:
             with history.psycopg.connect(self.env.primary.url(), autocommit=True, connect_timeout=2, application_name="nemesis") as conn:
                 rows = conn.execute("select distinct w.name from durable_internal.lease l join durable_internal.worker w"
                                     " on w.id = l.worker_id").fetchall()
         except history.psycopg.OperationalError:
             rows = []
-        return sorted(name for (name,) in rows if name in names) or names
+        return sorted(name for (name,) in rows) or WORKERS
 
     def drain(self, draw):
         with self.one_of(draw, WORKERS + CONTROL) as actor:
