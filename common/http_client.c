@@ -9,8 +9,11 @@
 #include "common/list.h"
 #include "common/text.h"
 #include <curl/curl.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECT_MS_MAX 10000
@@ -171,16 +174,34 @@ static int set_timer(CURLM *multi, long ms, void *context) {
     return 0;
 }
 
-/* The guard: here the name is resolved, and nothing has been sent. */
+/* The guard: here the name is resolved, and nothing has been sent. What has not arrived when a call
+ * is dropped, or when this process dies, is not to arrive: else the kernel would go on trying for
+ * minutes, and a call reach its handler when nobody is there for it. */
 static curl_socket_t open_socket(void *context, curlsocktype purpose,
                                  struct curl_sockaddr *address) {
+    static const struct linger forget = { .l_onoff = 1, .l_linger = 0 };
     struct http_call *call = context;
     (void)purpose;
     if (!call->allow_private && !address_is_public(&address->addr)) {
         call->refused = true;
         return CURL_SOCKET_BAD;
     }
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd >= 0) {
+        check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &forget, sizeof forget) == 0);
+    }
+    return fd;
+}
+
+/* Where all has arrived, as on a connection that was kept, the other side sees an orderly end. */
+static int close_socket(void *context, curl_socket_t fd) {
+    static const struct linger orderly = { .l_onoff = 0 };
+    int bytes_left = 0;
+    (void)context;
+    if (ioctl(fd, SIOCOUTQ, &bytes_left) == 0 && bytes_left == 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof orderly);
+    }
+    return close(fd);
 }
 
 /* The last thing before the first byte, and the guard once more: the connection may be one that was
@@ -239,6 +260,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
     SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
     SET(CURLOPT_OPENSOCKETDATA, call);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     SET(CURLOPT_PREREQFUNCTION, before_request);
     SET(CURLOPT_PREREQDATA, call);
     SET(CURLOPT_WRITEFUNCTION, take_body);

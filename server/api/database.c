@@ -366,9 +366,9 @@ bool database_is_up(const struct database *database) {
     return database->up > 0;
 }
 
-void database_on_notify(struct database *database, void (*on_notify)(const char *channel),
+void database_on_notify(struct database *database, void (*call)(const char *channel),
                         void (*on_up)(void)) {
-    database->on_notify = on_notify;
+    database->on_notify = call;
     database->on_up = on_up;
 }
 

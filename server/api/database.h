@@ -33,7 +33,7 @@ bool database_is_up(const struct database *database);
 
 /** Called when a notification of a channel comes that the server listens to, and when a connection
  * is up, since some may have been missed. */
-void database_on_notify(struct database *database, void (*on_notify)(const char *channel),
+void database_on_notify(struct database *database, void (*call)(const char *channel),
                         void (*on_up)(void));
 
 /** A call for a namespace (0: for none in particular). Add its parameters, then send it. */

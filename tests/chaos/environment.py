@@ -114,8 +114,9 @@ class Actor:
             self.stopped = False
             self.started = time.monotonic()
             with open(f"{self.env.folder}/{self.name}.log", "ab") as log:
-                self.process = subprocess.Popen(self.machine.command(*self.argv), env={**self.environ, **(environ or {})},
-                                                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd)
+                self.process = subprocess.Popen(
+                    self.machine.command(*self.argv), env={**self.environ, **(environ or {})}, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=log, cwd=self.cwd, start_new_session=True)  # as a machine has: Linux shares the processors by session
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -340,6 +341,7 @@ class Environment:
 chaos = host={self.primary.machine.ip} port={PORT} dbname=chaos user=postgres
 [pgbouncer]
 listen_addr = *
+unix_socket_dir =
 listen_port = 6432
 auth_type = any
 auth_file = {self.folder}/pgbouncer.users
@@ -368,6 +370,8 @@ ignore_startup_parameters = extra_float_digits,options
         self.servers = [f"http://{self.machines[f'server{i}'].ip}:7070" for i in (1, 2)]
         worker = [f"{self.build}/worker/durable-worker", "--lease-ttl", "3s", "--slots", "64", "--grace", "2s"]
         self.add("worker1", 41, [*worker, "--name", "worker1", "--endpoints=false", "--module",
+                                 f"{self.build}/tests/chaos/kitchen_sink.so"], database)
+        self.add("worker4", 44, [*worker, "--name", "worker4", "--endpoints=false", "--module",
                                  f"{self.build}/tests/chaos/kitchen_sink.so"], database)
         self.add("worker2", 42, [*worker, "--name", "worker2", "--public-url", self.servers[0]], database)
         self.add("worker3", 43, [*worker, "--name", "worker3"], database)  # no public URL: handlers answer with what they have

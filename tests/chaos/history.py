@@ -164,9 +164,9 @@ def look_at_steps(system, evidence, since):
     rows = system.execute(
         """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error, 'null')::text)
              from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %s""", (since,)).fetchall()
-    with evidence.cursor() as cursor:
-        cursor.executemany("insert into hc.step_look values (%s, %s, %s, %s) on conflict do nothing", rows)
-    return len(rows)
+    if rows:
+        evidence.execute("insert into hc.step_look select * from unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])"
+                         " on conflict do nothing", [list(column) for column in zip(*rows)])
 
 
 def look_at_sessions(system, evidence):

@@ -69,6 +69,23 @@ static dj_status plain_step(dj_run *run, json_object *op, json_object **ret_resu
     return DJ_OK;
 }
 
+static dj_status op_burst(dj_run *run, json_object *op, int64_t *ret_value) {
+    int64_t count = number_of(op, "count"), v = number_of(op, "v");
+    *ret_value = 0;
+    for (int64_t i = 0; i < count; i++) {
+        char name[64];
+        json_object *result = NULL, *step = json_object_new_object();
+        (void)snprintf(name, sizeof name, "%s.%lld", text_of(op, "name"), (long long)i);
+        json_object_object_add(step, "name", json_object_new_string(name));
+        json_object_object_add(step, "v", json_object_new_int64(v + i));
+        dj_status status = dj_step(run, name, plain_step, step, &result);
+        json_object_put(step);
+        DJ_TRY(status);
+        *ret_value += json_object_get_int64(result);
+    }
+    return DJ_OK;
+}
+
 static dj_status tx_step(dj_run *run, PGconn *conn, json_object *op, json_object **ret_result) {
     const char *values[] = { dj_run_id(run), text_of(op, "name") };
     (void)note(run, "step", values[1], NULL);
@@ -206,6 +223,9 @@ static dj_status interpret(dj_run *run, json_object *payload, json_object *op, i
         DJ_TRY(dj_step(run, text_of(op, "name"), big_step, op, &result));
         *ret_value = json_object_get_string_len(result);
         return DJ_OK;
+    }
+    if (strcmp(what, "burst") == 0) {
+        return op_burst(run, op, ret_value);
     }
     if (strcmp(what, "bad") == 0) {
         return dj_step(run, text_of(op, "name"), bad_step, op, NULL);

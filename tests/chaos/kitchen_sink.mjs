@@ -42,6 +42,14 @@ const operations = {
     return op.v
   }),
   par: async (context, op) => (await Promise.all(op.steps.map(one => operations.step(context, one)))).reduce((a, b) => a + b, 0),
+  burst: async (context, { name, count, width, v }) => {
+    let sum = 0
+    for (let i = 0; i < count; i += width) {
+      const steps = Array.from({ length: Math.min(width, count - i) }, (_, n) => ({ name: `${name}.${i + n}`, v: v + i + n, ms: 0 }))
+      sum += await operations.par(context, { steps })
+    }
+    return sum
+  },
   big: async ({ run, step }, op) => (await step.run(op.name, async () => {
     await note(run, 'step', op.name)
     return 'x'.repeat(op.bytes)

@@ -2,6 +2,7 @@
 to whom and until when is in hc.fault.
 """
 
+import contextlib
 import random
 import signal
 import threading
@@ -9,11 +10,13 @@ import time
 
 import history
 
-WORKERS = ("worker1", "worker2", "worker3")
+WORKERS = ("worker1", "worker2", "worker3", "worker4")
+FELLOW = {"worker1": "worker4", "worker4": "worker1", "worker2": "worker3", "worker3": "worker2"}  # who can take its runs
 CONTROL = ("scheduler1", "scheduler2", "server1", "server2")
 ENDPOINTS = ("one", "two")
 LEASE_S = 3
 MEAN_GAP_S = 0.5
+PATIENCE_S = 3  # for what others do to the databases
 YOUNG_S = 5  # a program that has not yet come to where it says what SIGTERM is to do
 
 
@@ -21,7 +24,7 @@ class Nemesis:
     """Faults by weight, from a seed. `heal` ends all of them and waits until the machines are whole."""
 
     WEIGHTS = {"kill_worker": 30, "stop": 15, "kill_control": 10, "cut": 10, "slow": 5, "terminate": 10, "restart_postgres": 5,
-               "failover": 3, "queue": 3, "drain": 3, "clock": 3, "kill_endpoint": 3, "snapshot": 1}
+               "failover": 1, "queue": 3, "drain": 3, "clock": 3, "kill_endpoint": 3, "snapshot": 1}
 
     def __init__(self, env, seed, only=None):
         self.env = env
@@ -83,36 +86,52 @@ class Nemesis:
 
     # Processes.
 
+    @contextlib.contextmanager
+    def one_of(self, draw, names):
+        """One of them that runs, and that nobody else has in hand; None if there is none."""
+        for name in draw.sample(names, len(names)):
+            actor = self.env.actors[name]
+            if actor.lock.acquire(blocking=False):
+                try:
+                    if actor.alive() and not actor.stopped:
+                        yield actor
+                        return
+                finally:
+                    actor.lock.release()
+        yield None
+
     def kill_worker(self, draw):
-        self.kill(draw.choice(WORKERS), draw)
+        self.kill(draw, WORKERS)
 
     def kill_control(self, draw):
-        self.kill(draw.choice(CONTROL), draw)
+        self.kill(draw, CONTROL)
 
     def kill_endpoint(self, draw):
-        self.kill(draw.choice(ENDPOINTS), draw)
+        self.kill(draw, ENDPOINTS)
 
-    def kill(self, name, draw):
-        actor = self.env.actors[name]
-        with actor.lock:
-            if not actor.alive() or actor.stopped:
+    def kill(self, draw, names):
+        with self.one_of(draw, names) as actor:
+            if actor is None:
                 return
-            fault = self.log("kill", name)
+            fault = self.log("kill", actor.name)
             actor.end(signal.SIGKILL)
         self.wait(draw.uniform(0, 1))
         actor.start()
         self.over(fault)
 
     def stop(self, draw):
-        name = draw.choice(WORKERS + WORKERS + CONTROL + ENDPOINTS)
+        """Mostly a worker that has runs in hand, for so long that these become another's meanwhile, if there is another."""
+        names = draw.choices((WORKERS, CONTROL, ENDPOINTS), (8, 1.5, 0.5))[0]
         seconds = draw.choice((1, 2, 5, 8, 12, 20)) * draw.uniform(0.7, 1)
-        actor = self.env.actors[name]
-        with actor.lock:
-            if not actor.alive() or actor.stopped:
+        if names is WORKERS and draw.random() < 0.8:
+            names = [name for name in self.with_runs() if not self.env.actors[FELLOW[name]].stopped]
+            seconds = draw.uniform(LEASE_S + 1.5, LEASE_S + 6)
+        with self.one_of(draw, names) as actor:
+            if actor is None:
                 return
             actor.stopped = True
             victim = actor.process
-            fault = self.log("stop", name)
+            fault = self.log("stop", actor.name)
             actor.signal(signal.SIGSTOP)
         self.wait(seconds)
         with actor.lock:
@@ -121,28 +140,35 @@ class Nemesis:
                 actor.stopped = False
         self.over(fault)
 
+    def with_runs(self):
+        """The workers who have a lease; all of them where none has, or nobody can say."""
+        try:
+            with history.psycopg.connect(self.env.primary.url(), autocommit=True, connect_timeout=2, application_name="nemesis") as conn:
+                rows = conn.execute("select distinct w.name from durable_internal.lease l join durable_internal.worker w"
+                                    " on w.id = l.worker_id").fetchall()
+        except history.psycopg.OperationalError:
+            rows = []
+        return sorted(name for (name,) in rows) or WORKERS
+
     def drain(self, draw):
-        name = draw.choice(WORKERS + CONTROL)
-        actor = self.env.actors[name]
-        with actor.lock:
-            if not actor.alive() or actor.stopped:
+        with self.one_of(draw, WORKERS + CONTROL) as actor:
+            if actor is None:
                 return
-            fault, young = self.log("drain", name), time.monotonic() - actor.started < YOUNG_S
+            fault, young = self.log("drain", actor.name), time.monotonic() - actor.started < YOUNG_S
             status = actor.end(signal.SIGTERM)
         self.over(fault, f"exit {status}")
         if status != 0 and not young:
-            self.problems.append(f"drain: {name} ended with {status}")
+            self.problems.append(f"drain: {actor.name} ended with {status}")
         actor.start()
 
     def clock(self, draw):
         """A program whose wall clock is wrong by an hour, for a while. Endpoints refuse signatures from such a clock, so none of
         those who call them."""
-        name, hours = draw.choice(("worker1", "scheduler1", "scheduler2")), draw.choice(("+1h", "-1h"))
-        actor = self.env.actors[name]
-        with actor.lock:
-            if not actor.alive() or actor.stopped:
+        hours = draw.choice(("+1h", "-1h"))
+        with self.one_of(draw, ("worker1", "worker4", "scheduler1", "scheduler2")) as actor:
+            if actor is None:
                 return
-            fault = self.log("clock", name, hours)
+            fault = self.log("clock", actor.name, hours)
             actor.end(signal.SIGKILL)
             actor.start({"LD_PRELOAD": "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "FAKETIME": hours,
                          "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
@@ -208,7 +234,7 @@ class Nemesis:
                 conn.execute("select pg_terminate_backend(%s)", (pid,))
 
     def restart_postgres(self, draw):
-        if not self.postgres_lock.acquire(blocking=False):
+        if not self.postgres_lock.acquire(timeout=PATIENCE_S):
             return
         try:
             cluster = self.env.primary

@@ -13,7 +13,7 @@ MODULUS = 1000003
 JOBS = ("sink.c", "sink.one", "sink.two")
 
 # What a program is made of, and how often.
-WEIGHTS = {"step": 40, "tx": 8, "flaky": 5, "par": 6, "big": 2, "wait": 9, "timeout": 3, "race": 3, "any": 4, "sleep": 6, "child": 5,
+WEIGHTS = {"step": 40, "burst": 12, "tx": 8, "flaky": 5, "par": 6, "big": 2, "wait": 9, "timeout": 3, "race": 3, "any": 4, "sleep": 6, "child": 5,
            "count": 8, "setget": 5, "locked": 4, "send": 5, "fail": 2, "crash": 0.3}
 LAST = {None: 94, "doom": 4, "bad": 2}
 
@@ -73,6 +73,13 @@ class Program:
     def op_step(self, i):
         op = self.step(f"s.{i}")
         return op, op["v"]
+
+    def op_burst(self, i):
+        """Many quick steps: one after another in the module, for which they are cheap; ten side by side in an endpoint."""
+        low, high, width = (60, 240, 1) if self.job == "sink.c" else (20, 60, 10)
+        count, value = self.random.randint(low, high), self.value()
+        return ({"op": "burst", "name": f"s.{i}", "count": count, "width": width, "v": value},
+                sum(value + n for n in range(count)))
 
     def op_tx(self, i):
         op = self.step(f"tx.{i}", "tx")

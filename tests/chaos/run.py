@@ -16,6 +16,7 @@ import environment
 import history
 import invariants
 import nemesis as faults
+from campaign import percentile
 
 DOORS = ("sql", "pool", "http", "cli", "sdk")
 GRACE_S = 120  # how long we go on looking, to say by how much it was late
@@ -28,10 +29,19 @@ with kill as (select f.id, f.at, f.whom from hc.fault f where f.what = 'kill' an
      again as (select x.job, extract(epoch from min(n.leased_at) - x.at) as s from lost x join sut.lease n
                 on n.run = x.run and n.leased_at > x.at group by x.id, x.job, x.run, x.at)
 select job = 'sink.c', array_agg(s) from again group by 1"""
+# Woken when a run that was in its hands was another's already: workers; endpoints, whose handler had begun; and how many runs that was.
 ZOMBIES = """
-select count(distinct f.id) from hc.fault f join sut.worker w on w.name = f.whom join sut.lease l on l.worker = w.id
- where f.what = 'stop' and f.whom like 'worker%' and f.until - f.at > interval '3 s' and l.leased_at < f.at and l.ended_at > f.at
-   and l.ended_at < f.until"""
+with stop as (select * from hc.fault where what = 'stop'),
+     lost as (select f.id, 'worker' as what, f.until, l.run, l.fence, l.ended_at from stop f join sut.worker w on w.name = f.whom
+                join sut.lease l on l.worker = w.id where l.leased_at < f.at and l.ended_at between f.at and f.until
+               union all
+              select distinct f.id, 'endpoint', f.until, l.run, l.fence, l.ended_at from stop f join hc.effect e on e.actor = f.whom
+                join sut.lease l on l.run = e.run and l.fence = e.fence
+               where e.at < f.at and l.ended_at between f.at and f.until),
+     taken as (select x.* from lost x where exists (select from sut.lease n where n.run = x.run and n.fence <> x.fence
+                                                       and n.leased_at >= x.ended_at and n.leased_at < x.until))
+select count(distinct id) filter (where what = 'worker'), count(distinct id) filter (where what = 'endpoint'),
+       count(distinct (run, fence)) from taken"""
 GO_ON = """
 select extract(epoch from (select min(s.committed_at) from sut.step s where s.committed_at > p.at and s.kind in ('step', 'op')) - f.at),
        extract(epoch from (select min(s.committed_at) from sut.step s where s.committed_at > p.at and s.kind in ('step', 'op')) - p.at)
@@ -48,6 +58,8 @@ class Figures:
         self.recovery = {True: [], False: []}  # of runs of the module; of those of endpoints
         self.outage = {True: [], False: []}  # the old primary was cut off; it was killed
         self.promotion = []
+        self.rests = []  # how long after the last fault of each round all had ended
+        self.violations = []  # (round, number, promise, how often)
 
     def add(self, name, n):
         self.counts[name] = self.counts.get(name, 0) + n
@@ -70,7 +82,8 @@ class Figures:
         for outcome, n in evidence.execute("select outcome, count(*) from sut.attempt where outcome is not null group by 1"):
             self.add(f"attempt {outcome}", n)
         one = lambda query: evidence.execute(query).fetchone()[0]
-        self.add("zombies", one(ZOMBIES))
+        for name, n in zip(("workers", "endpoints", "runs"), evidence.execute(ZOMBIES).fetchone()):
+            self.add(f"zombie {name}", n)
         self.add("unknown fates", one("select count(*) from hc.act where ok is null"))
         self.add("steps", one("select count(*) from sut.step"))
         self.add("effects", one("select count(*) from hc.effect where kind = 'step'"))
@@ -84,6 +97,10 @@ class Figures:
                 self.outage[cut_off].append(float(outage))
                 self.promotion.append(float(promotion))
 
+    def json(self):
+        return {"counts": self.counts, "recovery": self.recovery[True] + self.recovery[False], "promotion": self.promotion,
+                "outage": self.outage[True] + self.outage[False], "rests": self.rests, "violations": self.violations}
+
     def text(self):
         lines, groups = [], {}
         for name, n in sorted(self.counts.items()):
@@ -95,14 +112,9 @@ class Figures:
                              ("killed until the run has a worker again, endpoints", self.recovery[False]), ("primary killed until the next commit", self.outage[False]),
                              ("primary cut off until the next commit", self.outage[True]), ("promoted until the next commit", self.promotion)):
             if values:
-                values.sort()
-                lines.append(f"{name}: p50 {percentile(values, 50):.2f} s, p99 {percentile(values, 99):.2f} s, max {values[-1]:.2f} s"
+                lines.append(f"{name}: p50 {percentile(values, 50):.2f} s, p99 {percentile(values, 99):.2f} s, max {max(values):.2f} s"
                              f" (n = {len(values)})")
         return "\n".join(lines)
-
-
-def percentile(values, p):
-    return values[min(len(values) - 1, int(len(values) * p / 100))]
 
 
 class Run:
@@ -213,6 +225,8 @@ class Run:
             text += "\nH: " + "\nH: ".join(self.nemesis.problems)
             self.nemesis.problems = []
         self.figures.take_round(evidence)
+        self.figures.rests.append(took)
+        self.figures.violations += [(number, *one[:3]) for one in found]
         checks = len(invariants.CHECKS) + 2
         self.failed += len(found)
         self.passed += checks - len(found)
@@ -257,8 +271,8 @@ class Run:
         print(self.figures.text())
         if self.options.json:
             with open(self.options.json, "w", encoding="utf-8") as file:
-                json.dump({"seed": self.options.seed, "counts": self.figures.counts, "recovery": list(self.figures.recovery.values()),
-                           "outage": list(self.figures.outage.values()), "promotion": self.figures.promotion, "failed": self.failed}, file)
+                json.dump({"seed": self.options.seed, "only": self.options.only, "seconds": self.options.minutes * 60 - left,
+                           "passed": self.passed, "failed": self.failed, **self.figures.json()}, file)
 
 
 def main():

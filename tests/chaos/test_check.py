@@ -1,12 +1,16 @@
 #!/usr/bin/python3
-"""Tests of the checker: a clean history passes, and of each check a planted fault is found by it.
+"""Tests of the checker: a clean history passes, and of each check a planted fault is found by it. And of a campaign's summary.
 
 Needs DURABLE_TEST_URL, a PostgreSQL; makes a database of its own there.
 """
 
+import contextlib
+import copy
+import io
 import os
 import unittest
 
+import campaign
 import history
 import invariants
 
@@ -186,11 +190,72 @@ class Check(unittest.TestCase):
                   f" ({AT(5.5)}, '{RUN(1)}', 'step', 's.0', 1, 'worker1', 11)")
         self.assertEqual(self.found_with(effect), set())
 
+    def test_a_step_after_a_cancel_is_excused_by_who_could_not_know_of_it(self):
+        late = f"update hc.effect set at = {AT(15)} where run = '{RUN(3)}'"
+        stop = f"insert into hc.fault (at, until, what, whom) values ({AT(8)}, {AT(15)}, 'stop', '%s')"
+        promise = "nothing of a cancelled run is done five seconds later"
+        for whom, excused in (("worker1", False), ("worker2", True)):
+            self.assertEqual(promise not in self.found_with(f"with late as ({late}) {stop % whom}"), excused, whom)
+
 
 def planted(promise, fault):
     def test(self):
         self.assertIn(promise, self.found_with(fault))
     return test
+
+
+# An hour of all faults, and kills alone, as they have to be.
+GOOD = [{"seed": 1, "only": None, "seconds": 3600, "passed": 40, "failed": 0, "recovery": [30.0], "promotion": [1.0, 14.9], "rests": [29.0],
+         "violations": [], "counts": {"fault kill": 2000, "zombie workers": 150, "zombie endpoints": 50, "unknown fates": 200,
+                                      "fault restart": 100, "fault primary": 20, "steps": 400_000, "call start acknowledged": 9000}},
+        {"seed": 2, "only": ["kill_worker"], "seconds": 180, "passed": 40, "failed": 0, "recovery": [3.4] * 99 + [5.0], "promotion": [],
+         "rests": [5.0], "violations": [], "counts": {"fault kill": 90}}]
+
+
+class Campaign(unittest.TestCase):
+    def summary_of(self, runs, seeds=()):
+        """What is printed, and how many lines of it are not as they have to be."""
+        summary, text = campaign.Summary(), io.StringIO()
+        with contextlib.redirect_stdout(text):
+            summary.counts([run for run in runs if run["only"] is None])
+            summary.times(runs)
+            summary.violations(runs, seeds)
+        return text.getvalue(), summary.failed
+
+    def test_all_that_is_due_passes(self):
+        text, failed = self.summary_of(GOOD)
+        self.assertEqual(failed, 0, text)
+        self.assertEqual(text.count("ok\n"), 12, text)
+
+    def test_each_thing_that_is_due_is_missed(self):
+        short = {"fault kill": "kills", "zombie workers": "zombies", "unknown fates": "unknown fate", "fault restart": "restarts",
+                 "fault primary": "failovers", "steps": "steps"}
+        for name, what in short.items():
+            runs = copy.deepcopy(GOOD)
+            runs[0]["counts"][name] -= 1
+            text, failed = self.summary_of(runs)
+            self.assertEqual(failed, 1, text)
+            self.assertRegex(text, f"{what}.*MISSED")
+        for run, name, values in ((1, "recovery", [3.6] * 100), (1, "recovery", [3.4] * 98 + [5.1] * 2), (0, "promotion", [1.0, 15.1]),
+                                  (0, "rests", [30.1]), (0, "rests", [None]), (0, "violations", [[1, "I3", "it is so", 2]])):
+            runs = copy.deepcopy(GOOD)
+            runs[run][name] = values
+            self.assertEqual(self.summary_of(runs)[1], 1, (name, values))
+        runs = copy.deepcopy(GOOD)
+        runs[0]["violations"] = [[1, "I1", "an acknowledged start is there", 3]]
+        self.assertRegex(self.summary_of(runs)[0], "lost, of 9,000 acknowledged starts.* 3 .*MISSED")
+        self.assertEqual(self.summary_of(GOOD, seeds=[7])[1], 1)
+
+    def test_an_hour_may_be_made_of_many_runs(self):
+        runs = []
+        for _ in range(20):
+            run = copy.deepcopy(GOOD[0])
+            run["seconds"] /= 20
+            run["counts"] = {name: n // 20 for name, n in run["counts"].items()}
+            runs.append(run)
+        text, failed = self.summary_of(runs)
+        self.assertRegex(text, "kills +2,000 ")
+        self.assertEqual(failed, 1, text)  # zombies: a twentieth of 150 and of 50, each time rounded down
 
 
 for number, (promise_, fault_) in enumerate(PLANTED, 1):

@@ -17,8 +17,10 @@ import history
 import programs
 from psycopg.types.json import Jsonb
 
-OUTSTANDING = 20  # runs of this client that have not ended
-SECONDS_AFTER = 2.0  # without a new start, at most
+OUTSTANDING = 14  # runs of this client that have not ended
+STARTS_A_LOOK = 4  # at most, to make up for calls that took long
+PAUSE_S = 0.25  # between two starts, on average
+LOOK_S = 0.3  # between two looks at what has ended
 
 
 class Refused(Exception):
@@ -209,7 +211,7 @@ class Client:
         self.events = []        # (when due, event, key, value)
         self.unsure = []        # programs whose start has not been acknowledged
         self.open = {}          # run: program
-        self.next_start = 0.0
+        self.next_start = self.next_look = 0.0
 
     def call(self, op, ask, key=None, job=None, run=None, payload=None):
         """Makes a call and writes down what came of it. The result, or None."""
@@ -277,6 +279,9 @@ class Client:
             self.call("increment", lambda: self.door.increment(f"tally:{self.name}"), key=f"tally:{self.name}")
 
     def forget_ended(self):
+        if time.time() < self.next_look:
+            return
+        self.next_look = time.time() + LOOK_S
         try:
             rows = json.loads(self.look.ask(
                 "select coalesce(jsonb_object_agg(id, status), '{}')::text from durable.runs where id = any(%s::uuid[])"
@@ -313,9 +318,10 @@ class Client:
             self.say_again()
             self.forget_ended()
             if phase == "run":
-                if len(self.open) + len(self.unsure) < OUTSTANDING and time.time() >= self.next_start:
-                    self.start_new()
-                    self.next_start = time.time() + self.random.expovariate(1 / float(os.environ.get("CHAOS_PAUSE", "0.25")))
+                for _ in range(STARTS_A_LOOK):
+                    if len(self.open) + len(self.unsure) < OUTSTANDING and time.time() >= self.next_start:
+                        self.start_new()
+                        self.next_start = max(self.next_start, time.time() - 1) + self.random.expovariate(1 / PAUSE_S)
                 self.meddle()
             elif phase == "calm" and calm < round_number and not self.events and not self.unsure:
                 self.probe(round_number)

@@ -1,0 +1,145 @@
+/* What has not arrived when a call is dropped, or when its process dies, never does: else the
+ * kernel would go on trying, and a handler begin for a run that is long another's, or cancelled.
+ * The other side is a socket that reads when the test does. */
+#include "common/http_client.h"
+#include "unit.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BYTES_TOO_MANY (32 << 20) /* for the buffers of a connection */
+
+struct caller {
+    struct event_base *base;
+    struct http_client *client;
+    struct http_call *call;
+    bool answered;
+};
+
+static int listener, port;
+
+static int setup(void **state) {
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof address;
+    (void)state;
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    port = ntohs(address.sin_port);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    return close(listener);
+}
+
+static void on_done(void *context, struct http_answer *answer) {
+    struct caller *caller = context;
+    caller->answered = answer->outcome == HTTP_ANSWERED;
+}
+
+/* As far as it goes: a few rounds of the loop. */
+static void go_on(struct caller *caller) {
+    for (int rounds = 0; rounds < 50; rounds++) {
+        (void)event_base_loopexit(caller->base, &(struct timeval){ .tv_usec = 2000 });
+        (void)event_base_loop(caller->base, 0);
+    }
+}
+
+static void call(struct caller *caller, size_t bytes) {
+    char url[64];
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%d/", port);
+    struct http_request_out request = { .method = "POST",
+                                        .url = url,
+                                        .headers = { "expect:" },
+                                        .header_count = 1,
+                                        .body = calloc(1, bytes),
+                                        .body_length = bytes,
+                                        .timeout_ms = 60000,
+                                        .answer_bytes_max = 1000,
+                                        .allow_private = true };
+    *caller = (struct caller){ .base = event_base_new() };
+    assert_ok(http_client_new(caller->base, &caller->client));
+    assert_ok(http_client_send(caller->client, &request, on_done, caller, &caller->call));
+    go_on(caller);
+}
+
+static void caller_done(struct caller *caller) {
+    http_client_free(caller->client);
+    event_base_free(caller->base);
+}
+
+/* How the connection ends for whoever reads only now: 0, or the error. */
+static int read_to_end(int connection, size_t *ret_bytes) {
+    static char bytes[65536];
+    ssize_t got;
+    *ret_bytes = 0;
+    while ((got = read(connection, bytes, sizeof bytes)) > 0) {
+        *ret_bytes += (size_t)got;
+    }
+    int error = got == 0 ? 0 : errno;
+    (void)close(connection);
+    return error;
+}
+
+static void what_has_not_arrived_when_a_call_is_dropped_never_does(void **state) {
+    struct caller caller;
+    size_t bytes;
+    (void)state;
+    call(&caller, BYTES_TOO_MANY);
+    int connection = accept(listener, NULL, NULL);
+    http_call_drop(caller.call);
+    assert_int_equal(read_to_end(connection, &bytes), ECONNRESET);
+    assert_in_range(bytes, 0, BYTES_TOO_MANY - 1);
+    caller_done(&caller);
+}
+
+static void nor_what_has_not_when_the_process_is_killed(void **state) {
+    size_t bytes;
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct caller caller;
+        call(&caller, BYTES_TOO_MANY);
+        (void)kill(getpid(), SIGKILL);
+    }
+    int connection = accept(listener, NULL, NULL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(read_to_end(connection, &bytes), ECONNRESET);
+    assert_in_range(bytes, 0, BYTES_TOO_MANY - 1);
+}
+
+static void a_connection_on_which_all_arrived_ends_in_order(void **state) {
+    static const char answer[] = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    struct caller caller;
+    char request[4096];
+    size_t bytes;
+    (void)state;
+    call(&caller, 2);
+    int connection = accept(listener, NULL, NULL);
+    assert_in_range(read(connection, request, sizeof request), 1, sizeof request);
+    assert_int_equal(write(connection, answer, sizeof answer - 1), sizeof answer - 1);
+    go_on(&caller);
+    assert_true(caller.answered);
+    caller_done(&caller);
+    assert_int_equal(read_to_end(connection, &bytes), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_has_not_arrived_when_a_call_is_dropped_never_does),
+        cmocka_unit_test(nor_what_has_not_when_the_process_is_killed),
+        cmocka_unit_test(a_connection_on_which_all_arrived_ends_in_order),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
