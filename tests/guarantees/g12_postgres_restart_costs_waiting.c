@@ -138,8 +138,8 @@ int main(void) {
         cmocka_unit_test(a_crash_in_the_middle_of_a_thousand_runs),
         cmocka_unit_test(terminated_sessions_cost_no_attempt),
         cmocka_unit_test(a_lost_answer_costs_no_attempt),
-        cmocka_unit_test(a_worker_that_crashes_while_the_database_is_away_ends_at_once),
         cmocka_unit_test(what_was_seen_is_there_after_a_crash),
+        cmocka_unit_test(a_worker_that_crashes_while_the_database_is_away_ends_at_once),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
