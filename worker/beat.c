@@ -152,13 +152,16 @@ void leave_send(dj_worker *worker) {
     params_done(&params);
 }
 
+static void crash_end(const dj_worker *worker) {
+    (void)signal(worker->crash_signal, SIG_DFL);
+    (void)kill(getpid(), worker->crash_signal); /* as it would have been */
+}
+
 static void crash_done(struct db_batch *batch) {
-    dj_worker *worker = batch->context;
     if (batch->status != DJ_OK) {
         log_error("worker.crash_not_told", "reason", batch->message);
     }
-    (void)signal(worker->crash_signal, SIG_DFL);
-    (void)kill(getpid(), worker->crash_signal); /* as it would have been */
+    crash_end(batch->context);
 }
 
 /* The last thing this process does: the run that crashed it is charged, the others are given back.
@@ -172,7 +175,8 @@ void crash_send(dj_worker *worker, const dj_run *run, int signal_number) {
     log_error("handler.crashed", "run", run->id_text, "job", run->job->name, "step",
               run->step_name == NULL ? "" : run->step_name, "signal", LOG_INT(signal_number));
     if (!db_pipeline_is_open(&worker->control)) {
-        return; /* the alarm ends us */
+        crash_end(worker); /* else it would register anew, and take further runs along */
+        return;
     }
     struct db_params params;
     params_init(&params);

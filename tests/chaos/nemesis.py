@@ -16,7 +16,7 @@ CONTROL = ("scheduler1", "scheduler2", "server1", "server2")
 ENDPOINTS = ("one", "two")
 LEASE_S = 3
 MEAN_GAP_S = 0.5
-PATIENCE_S = 3  # for what others do to the databases
+PATIENCE_S = 5  # for what others do to the databases
 YOUNG_S = 5  # a program that has not yet come to where it says what SIGTERM is to do
 
 

@@ -75,8 +75,8 @@ class Program:
         return op, op["v"]
 
     def op_burst(self, i):
-        """Many quick steps: one after another in the module, for which they are cheap; ten side by side in an endpoint."""
-        low, high, width = (60, 240, 1) if self.job == "sink.c" else (20, 60, 10)
+        """Many quick steps: one after another in the module, for which they are cheap; forty side by side in an endpoint."""
+        low, high, width = (60, 240, 1) if self.job == "sink.c" else (40, 120, 40)
         count, value = self.random.randint(low, high), self.value()
         return ({"op": "burst", "name": f"s.{i}", "count": count, "width": width, "v": value},
                 sum(value + n for n in range(count)))

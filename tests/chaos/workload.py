@@ -17,7 +17,7 @@ import history
 import programs
 from psycopg.types.json import Jsonb
 
-OUTSTANDING = 14  # runs of this client that have not ended
+OUTSTANDING = 9  # runs of this client that have not ended
 STARTS_A_LOOK = 4  # at most, to make up for calls that took long
 PAUSE_S = 0.25  # between two starts, on average
 LOOK_S = 0.3  # between two looks at what has ended

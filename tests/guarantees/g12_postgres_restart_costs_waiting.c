@@ -97,6 +97,21 @@ static void a_lost_answer_costs_no_attempt(void **state) {
     assert_int_equal(end_process(scheduler, SIGTERM), 0);
 }
 
+/* Nobody can be told of the crash; who waited for that would take further runs along. */
+static void a_worker_that_crashes_while_the_database_is_away_ends_at_once(void **state) {
+    (void)state;
+    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
+    sql(conn, "select durable.start('dies', '{\"ms\": 1500}')");
+    wait_until(conn, 20, "select exists (select from effect where step = 'dies')");
+    PQfinish(conn);
+    cluster_stop(&cluster, "immediate");
+    int status = wait_process(worker, 20);
+    cluster_go_on(&cluster);
+    conn = connect_to(cluster.url);
+    assert_int_equal(status, -SIGABRT); /* and not the alarm's signal, three seconds later */
+    sql(conn, "select durable.cancel(id) from durable.runs where job = 'dies'");
+}
+
 /* Nothing but the commit itself brings it to the disk here: the step leaves no row of its own. */
 static void what_was_seen_is_there_after_a_crash(void **state) {
     (void)state;
@@ -193,6 +208,7 @@ int main(void) {
         cmocka_unit_test(a_killed_server_process_costs_no_attempt),
         cmocka_unit_test(a_crash_in_the_middle_of_a_reap_strands_no_run),
         cmocka_unit_test(a_server_that_takes_no_more_connections_is_waited_for),
+        cmocka_unit_test(a_worker_that_crashes_while_the_database_is_away_ends_at_once),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

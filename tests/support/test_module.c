@@ -230,8 +230,8 @@ static dj_status persists(dj_run *run, json_object *payload) {
 }
 
 static dj_status dies(dj_run *run, json_object *payload) {
-    (void)payload;
     note(run, "dies");
+    usleep((useconds_t)(1000 * member(payload, "ms", 0)));
     abort();
 }
 
