@@ -51,7 +51,7 @@ static void on_signal(int number) {
     dj_worker_drain(running); /* safe here: an atomic and a write */
 }
 
-/* Until the worker is there to be drained, a signal has to wait. */
+/* Before the worker is there to be drained, and once it is drained, a signal has to wait. */
 static void hold_signals(int how) {
     sigset_t set;
     (void)sigemptyset(&set);
@@ -83,6 +83,7 @@ static dj_status run(const dj_worker_options *options, const struct config_texts
     crash_watch(running);
     hold_signals(SIG_UNBLOCK);
     dj_status status = dj_worker_run(running);
+    hold_signals(SIG_BLOCK); /* another one would find no worker */
     if (status == DJ_OK) {
         dj_worker_free(running);
     }

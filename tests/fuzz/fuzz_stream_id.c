@@ -63,6 +63,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         promise(buf_addf(&line, "%%%02X", (unsigned int)(unsigned char)id[i]) == DJ_OK);
     }
     bool zero = id[0] == '-' && length > 1 && strspn(id + 1, "0") == length - 1;
-    say(line.data, "", id, (digits && length <= 15) || (zero && length <= 16));
+    say(line.data, "", id, (digits && strtoull(id, NULL, 10) <= 999999999999999999ULL) || zero);
     return 0;
 }

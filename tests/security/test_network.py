@@ -71,7 +71,7 @@ def endpoints_of_private_networks_are_refused_end_to_end():
             until(lambda: heard, "the canary hears what is allowed", seconds=10)
         # Unless the operator forbids it: of no registration, be it older than that.
         with fleet(database.url(), module=False, DURABLE_FORBID_PRIVATE="true", DURABLE_ALLOW_PRIVATE="true") as made:
-            until(lambda: http_get(made.port, "/readyz")[0] == 200, "the server is ready")
+            until(lambda: call(made.port, "GET", "/readyz")[0] == 200, "the server is ready")
             heard.clear()
             assert database.sql("select allow_private from durable.endpoints where name = 'e0'") == "t"
             status, said = call(made.port, "PUT", "/v1/endpoints/e1", key, {"url": f"http://127.0.0.1:{port}/", "allowPrivate": True})
