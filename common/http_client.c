@@ -54,7 +54,9 @@ static void call_free(struct http_call *call) {
 }
 
 void http_call_drop(struct http_call *call) {
-    call_free(call);
+    if (call != NULL) {
+        call_free(call);
+    }
 }
 
 static enum http_outcome outcome_of(const struct http_call *call, CURLcode code) {

@@ -63,8 +63,8 @@ MUST_CHECK dj_status http_client_send(struct http_client *client,
 /** Puts on the wire what else would go with the loop's next round; callbacks may run. */
 void http_client_flush(struct http_client *client);
 
-/** Cuts a call off; its callback does not run any more. What of it has not arrived by now never
- * does, unless it is on its way already or the connection is shared (HTTP/2). */
+/** Cuts a call off (NULL: none); its callback does not run any more. What of it has not arrived by
+ * now never does, unless it is on its way already or the connection is shared (HTTP/2). */
 void http_call_drop(struct http_call *call);
 
 #endif

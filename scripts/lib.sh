@@ -50,6 +50,30 @@ build_coverage() { # threads count as well
     build coverage -Dbuildtype=debug -Db_coverage=true -Dfault_injection=true -Dc_args=-fprofile-update=atomic
 }
 
+# work_folder NAME: sets work, a folder of our own that goes with this script, and so does a PostgreSQL in $work/pg.
+work_folder() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/durable-$1.XXXXXX")
+    chmod 755 "$work" # run by root, PostgreSQL is user postgres and has to reach its files
+    trap work_folder_end EXIT
+    trap 'exit 130' INT TERM HUP
+}
+work_folder_end() {
+    local status=$?
+    trap - EXIT
+    cluster_stop "$work/pg" immediate || true
+    rm -rf "$work"
+    exit "$status"
+}
+
+# add_counts LOG: adds what its last line says, `N passed, M failed`, to passed and failed. Sets ok and bad; without such a line
+# one has failed.
+add_counts() {
+    ok='' bad=''
+    read -r ok bad < <(sed -n '$s/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$1") || true
+    ok=${ok:-0} bad=${bad:-1}
+    passed=$((passed + ok)) failed=$((failed + bad))
+}
+
 # Where PostgreSQL's server programs are: they are not on the path.
 postgres_bin() {
     local bin

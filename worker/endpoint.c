@@ -506,9 +506,7 @@ void endpoints_give_back(struct endpoints *endpoints) {
 }
 
 void endpoint_call_drop(dj_run *run) {
-    if (run->call->http != NULL) {
-        http_call_drop(run->call->http);
-    }
+    http_call_drop(run->call->http);
     list_remove(&run->call->link);
     free(run->call);
     run->call = NULL;
@@ -518,9 +516,7 @@ void endpoint_call_drop(dj_run *run) {
 static void drop_lost(struct endpoints *endpoints) {
     list_for_each(run, &endpoints->worker->hand, dj_run, hand_link) {
         if (run->call != NULL && atomic_load(&run->lost)) {
-            if (run->call->http != NULL) {
-                http_call_drop(run->call->http);
-            }
+            http_call_drop(run->call->http);
             call_end(endpoints, run->call, /* op= */ NULL, NULL);
         }
     }

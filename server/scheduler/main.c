@@ -186,9 +186,7 @@ static dj_status scheduler_run(struct scheduler *scheduler) {
 }
 
 static bool rest(int failures) {
-    int64_t ms = failures > 5 ? RECONNECT_MS_MAX : 100 << failures;
-    ms = with_jitter(ms);
-    int64_t until = clock_ms() + ms;
+    int64_t until = clock_ms() + with_jitter(failures > 5 ? RECONNECT_MS_MAX : 100 << failures);
     while (clock_ms() < until) {
         tell_alive();
         if (wait_until(NULL, until)) {

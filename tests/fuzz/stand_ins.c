@@ -410,6 +410,8 @@ dj_status http_client_send(struct http_client *given, const struct http_request_
 }
 
 void http_call_drop(struct http_call *call) {
-    list_remove(&call->link);
-    free(call);
+    if (call != NULL) {
+        list_remove(&call->link);
+        free(call);
+    }
 }

@@ -185,7 +185,7 @@ static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
 /* No answer comes to it any more, and no connection can be made, while its handler goes on by
  * itself; another worker has the run meanwhile. */
 static void a_worker_that_is_cut_off_begins_no_step_after_its_lease(void **state) {
-    pid_t sessions[3];
+    pid_t sessions[WORKER_SESSIONS];
     (void)state;
     (void)spawn_scheduler(url);
     struct shim *shim = shim_on();
@@ -196,20 +196,11 @@ static void a_worker_that_is_cut_off_begins_no_step_after_its_lease(void **state
                    sql_text(conn, "select durable.start('ponders', '{\"ms\": 3500}')"));
     wait_until(conn, 20, "select exists (select from durable.steps where run_id = '%s')", id);
     shim->cut = 1;
-    for (int i = 0; i < 3; i++) {
-        sessions[i] = (pid_t)sql_int(conn,
-                                     "select s.pid from durable_internal.worker_session s join "
-                                     "durable_internal.worker w on w.id = s.worker_id where w.pid "
-                                     "= %d order by 1 offset %d limit 1",
-                                     (int)loser, i);
-        assert_int_equal(kill(sessions[i], SIGSTOP), 0);
-    }
+    freeze_sessions(conn, loser, sessions);
     wait_until(conn, 20, "select status = 'gone' from durable.workers where pid = %d", (int)loser);
     pid_t heir = spawn_worker(url, NULL);
     wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
-    for (int i = 0; i < 3; i++) {
-        (void)kill(sessions[i], SIGCONT);
-    }
+    thaw_sessions(sessions);
     shim->cut = 0;
     wait_until(conn, 20, "select count(*) = 2 from durable.workers where pid = %d", (int)loser);
     assert_int_equal(

@@ -20,28 +20,49 @@ static int setup(void **state) {
     return 0;
 }
 
-static void run_through(const char *mode, int runs) {
-    pid_t scheduler = spawn_scheduler(cluster.url);
-    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
-    long long before = sql_int(conn, "select count(*) from durable.runs");
-    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+/* Runs of five steps, and who does them. */
+struct work {
+    pid_t scheduler, worker;
+    long long due; /* all that are to be completed then */
+};
+
+static struct work work_begin(int runs) {
+    struct work work = { .scheduler = spawn_scheduler(cluster.url),
+                         .worker =
+                             spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL),
+                         .due = sql_int(conn, "select count(*) from durable.runs") + runs };
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+               (int)work.worker);
     sql(conn, "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[%d]))",
         runs);
+    return work;
+}
+
+static void work_completes(const struct work *work) {
+    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
+               work->due);
+    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+}
+
+static void work_end(const struct work *work) {
+    assert_int_equal(end_process(work->worker, SIGTERM), 0);
+    assert_int_equal(end_process(work->scheduler, SIGTERM), 0);
+}
+
+static void run_through(const char *mode, int runs) {
+    struct work work = work_begin(runs);
     for (int i = 0; i < 2; i++) {
         sleep_ms(700);
         PQfinish(conn);
         cluster_restart(&cluster, mode);
         conn = connect_to(cluster.url);
     }
-    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
-               before + runs);
-    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
-    assert_int_equal(sql_int(conn, "select count(*) from durable.steps"), 5 * (before + runs));
+    work_completes(&work);
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps"), 5 * work.due);
     check_calls(conn);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.lease"), 0);
-    assert_int_equal(kill(worker, 0), 0); /* it never went away */
-    assert_int_equal(end_process(worker, SIGTERM), 0);
-    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+    assert_int_equal(kill(work.worker, 0), 0); /* it never went away */
+    work_end(&work);
 }
 
 static void a_restart_in_the_middle_of_a_thousand_runs(void **state) {
@@ -55,24 +76,16 @@ static void a_crash_in_the_middle_of_a_thousand_runs(void **state) {
 }
 
 static void terminated_sessions_cost_no_attempt(void **state) {
-    pid_t scheduler = spawn_scheduler(cluster.url);
-    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
-    long long before = sql_int(conn, "select count(*) from durable.runs");
+    struct work work = work_begin(500);
     (void)state;
-    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
-    sql(conn,
-        "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[500]))");
     for (int i = 0; i < 25; i++) {
         sql(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name "
                   "like 'durable-%%' "
                   "order by random() limit 1");
         sleep_ms(100);
     }
-    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
-               before + 500);
-    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
-    assert_int_equal(end_process(worker, SIGTERM), 0);
-    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+    work_completes(&work);
+    work_end(&work);
 }
 
 /* The runs are there before the worker, so that its first turn claims them. error: a turn that the
@@ -134,24 +147,16 @@ static void what_was_seen_is_there_after_a_crash(void **state) {
 
 /* One server process is killed, so PostgreSQL ends all others, and recovers. */
 static void a_killed_server_process_costs_no_attempt(void **state) {
-    pid_t scheduler = spawn_scheduler(cluster.url);
-    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "20s", NULL);
-    long long before = sql_int(conn, "select count(*) from durable.runs");
+    struct work work = work_begin(300);
     (void)state;
-    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
-    sql(conn,
-        "select durable.start_many('steps', array_fill('{\"us\": 5000}'::jsonb, array[300]))");
     wait_until(conn, 20, "select count(*) > %lld from durable.steps",
                sql_int(conn, "select count(*) from durable.steps"));
     pid_t victim = (pid_t)sql_int(conn, "select min(pid) from pg_stat_activity where "
                                         "application_name = 'durable-worker'");
     assert_int_equal(kill(victim, SIGKILL), 0);
-    wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
-               before + 300);
-    assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+    work_completes(&work);
     check_calls(conn);
-    assert_int_equal(end_process(worker, SIGTERM), 0);
-    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+    work_end(&work);
 }
 
 /* The lease of a worker that is gone is taken in a transaction that a crash ends. */

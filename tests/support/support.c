@@ -390,6 +390,24 @@ int end_process(pid_t pid, int signal) {
     return wait_process(pid, 30);
 }
 
+void freeze_sessions(PGconn *conn, pid_t worker, pid_t ret_sessions[WORKER_SESSIONS]) {
+    for (int i = 0; i < WORKER_SESSIONS; i++) {
+        ret_sessions[i] =
+            (pid_t)sql_int(conn,
+                           "select s.pid from durable_internal.worker_session s join "
+                           "durable_internal.worker w on w.id = s.worker_id where w.pid = %d "
+                           "order by 1 offset %d limit 1",
+                           (int)worker, i);
+        assert_int_equal(kill(ret_sessions[i], SIGSTOP), 0);
+    }
+}
+
+void thaw_sessions(const pid_t sessions[WORKER_SESSIONS]) {
+    for (int i = 0; i < WORKER_SESSIONS; i++) {
+        (void)kill(sessions[i], SIGCONT);
+    }
+}
+
 static void read_file(const char *path, char *text, size_t size) {
     FILE *file = fopen(path, "r");
     assert_non_null(file);

@@ -79,6 +79,11 @@ const char *endpoint_calls(void);
 
 /** Ends a process and waits for it; answers its exit status, or minus the signal that ended it. */
 int end_process(pid_t pid, int signal);
+#define WORKER_SESSIONS 3
+/** Stops the sessions that a worker has in PostgreSQL: no answer comes to it. thaw_sessions() lets
+ * them go on. */
+void freeze_sessions(PGconn *conn, pid_t worker, pid_t ret_sessions[WORKER_SESSIONS]);
+void thaw_sessions(const pid_t sessions[WORKER_SESSIONS]);
 /** Waits for its end by itself, for up to `seconds`. */
 int wait_process(pid_t pid, double seconds);
 

@@ -77,7 +77,7 @@ static void a_workers_wall_clock_is_of_no_account(void **state) {
 /* Its handler is between two steps when the machine is suspended for an hour; the worker is
  * declared dead meanwhile. When it goes on, it has not heard of that, and no answer comes. */
 static void a_worker_that_was_suspended_asks_before_its_next_step(void **state) {
-    pid_t sessions[3];
+    pid_t sessions[WORKER_SESSIONS];
     (void)state;
     struct shim *shim = shim_on();
     pid_t worker = spawn_fast("60s");
@@ -87,14 +87,7 @@ static void a_worker_that_was_suspended_asks_before_its_next_step(void **state) 
                    sql_text(conn, "select durable.start('ponders', '{\"ms\": 1500}')"));
     wait_until(conn, 20, "select exists (select from durable.steps where run_id = '%s')", id);
     shim->cut = 1;
-    for (int i = 0; i < 3; i++) {
-        sessions[i] = (pid_t)sql_int(conn,
-                                     "select s.pid from durable_internal.worker_session s join "
-                                     "durable_internal.worker w on w.id = s.worker_id where w.pid "
-                                     "= %d order by 1 offset %d limit 1",
-                                     (int)worker, i);
-        assert_int_equal(kill(sessions[i], SIGSTOP), 0);
-    }
+    freeze_sessions(conn, worker, sessions);
     shim->boot_s = 3600;
     sql(conn,
         "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where pid "
@@ -104,9 +97,7 @@ static void a_worker_that_was_suspended_asks_before_its_next_step(void **state) 
     sleep_ms(2500); /* it is past its pondering now */
     assert_int_equal(
         sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 's2'", id), 0);
-    for (int i = 0; i < 3; i++) {
-        (void)kill(sessions[i], SIGCONT);
-    }
+    thaw_sessions(sessions);
     shim->cut = 0;
     all_complete(60);
     assert_int_equal(
