@@ -24,7 +24,7 @@ as $$
 #variable_conflict use_column
 declare
     places record;
-    many bigint := coalesce(most, 2147483647);
+    many bigint := coalesce(most, 2147483647)::bigint;
 begin
     places := durable_internal.steps_about(timeline_part.run_id, timeline_part.after, timeline_part.most);
     return query

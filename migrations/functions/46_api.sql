@@ -285,8 +285,8 @@ language plpgsql stable
 as $$
 declare
     line text;
-    page text[] := '{}';
-    bytes bigint := 0;
+    page text[] := '{}'::text[];
+    bytes int := 0;
     more boolean;
 begin
     loop
@@ -414,7 +414,7 @@ $$;
 -- entry: it has no time yet. The last entry of a run that has ended is its end.
 create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[], most int)
 returns table (n int, at_us bigint, entry text, ended boolean)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
