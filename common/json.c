@@ -436,6 +436,12 @@ static char *put_utf8(char *out, int c) {
     return out;
 }
 
+/* Behind the first of a pair that has been checked: the character of both. */
+static int scan_second_half(struct scan *scan, int first) {
+    scan->at += 2;
+    return 0x10000 + ((first - 0xD800) << 10) + (scan_hex4(scan) - 0xDC00);
+}
+
 char *json_decode_string(char *text, size_t length) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     struct scan scan = { .argument = "", .text = text, .at = text + 1, .end = text + length - 1 };
@@ -450,11 +456,8 @@ char *json_decode_string(char *text, size_t length) {
         } else {
             scan.at++;
             int unit = scan_hex4(&scan);
-            if (unit >= 0xD800 && unit < 0xDC00) {
-                scan.at += 2;
-                unit = 0x10000 + ((unit - 0xD800) << 10) + (scan_hex4(&scan) - 0xDC00);
-            }
-            out = put_utf8(out, unit);
+            out = put_utf8(out,
+                           unit < 0xD800 || unit >= 0xDC00 ? unit : scan_second_half(&scan, unit));
         }
     }
     *out = '\0';
@@ -503,12 +506,40 @@ static json_tokener *tokener_of_thread(void) {
     return tokener;
 }
 
+/* Adds a checked text with each character that was escaped as a pair as itself: json-c 0.16 takes
+ * a pair for half a character where its last 16 bits look like one (U+1D800, U+2DC00, ...). */
+static dj_status add_with_pairs_decoded(struct buf *out, const char *text, size_t length) {
+    struct scan scan = { .argument = "", .text = text, .at = text, .end = text + length };
+    const char *kept = text;
+    while ((scan.at = memchr(scan.at, '\\', (size_t)(scan.end - scan.at))) != NULL) {
+        const char *escape = scan.at;
+        scan.at += 2;
+        int unit = escape[1] == 'u' ? scan_hex4(&scan) : 0;
+        if (unit < 0xD800 || unit >= 0xDC00) {
+            continue;
+        }
+        char bytes[4];
+        size_t count = (size_t)(put_utf8(bytes, scan_second_half(&scan, unit)) - bytes);
+        DJ_TRY(buf_add(out, kept, (size_t)(escape - kept)));
+        DJ_TRY(buf_add(out, bytes, count));
+        kept = scan.at;
+    }
+    return buf_add(out, kept, (size_t)(text + length - kept));
+}
+
 /* Makes objects of a text that has been checked, now or before it was stored. */
 static dj_status build(const char *argument, const char *text, size_t length,
                        json_object **ret_value) {
     if (length > INT_MAX) {
         return dj_fail(DJ_TOO_LARGE, "%s is %zu bytes; the limit is %d bytes", argument, length,
                        INT_MAX);
+    }
+    AUTO(buf) struct buf decoded;
+    buf_init(&decoded, length);
+    if (memmem(text, length, "\\u", 2) != NULL) {
+        DJ_TRY(add_with_pairs_decoded(&decoded, text, length));
+        text = decoded.data;
+        length = decoded.length;
     }
     json_tokener *tokener = tokener_of_thread();
     if (tokener == NULL) {

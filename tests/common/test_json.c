@@ -179,6 +179,16 @@ static void characters_postgresql_cannot_store_are_refused(void **state) {
     assert_refused("\"\xED\xA0\x80\"", "payload is not UTF-8");
 }
 
+/* json-c 0.16 takes those whose last 16 bits are of a surrogate for half a character. */
+static void a_character_escaped_as_a_pair_is_itself(void **state) {
+    (void)state;
+    assert_becomes("\"\\ud83d\\ude00\"", "\"\xF0\x9F\x98\x80\"");
+    assert_becomes("\"\\ud836\\ude00\"", "\"\xF0\x9D\xA8\x80\"");
+    assert_becomes("\"\\uD877\\uDC00x\"", "\"\xF0\xAD\xB0\x80x\"");
+    assert_becomes("[\"\\\\\\ud836\\ude00\\\\ud836\"]", "[\"\\\\\xF0\x9D\xA8\x80\\\\ud836\"]");
+    assert_becomes("{\"\\ud836\\ude00\":1}", "{\"\xF0\x9D\xA8\x80\":1}");
+}
+
 static void a_zero_byte_is_refused_wherever_it_is(void **state) {
     (void)state;
     static const char text[] = "{\"a\\n\":[1,\"b\"]} ";
@@ -470,6 +480,7 @@ int main(void) {
         cmocka_unit_test(numbers_have_up_to_400_digits),
         cmocka_unit_test(exponents_are_within_400),
         cmocka_unit_test(characters_postgresql_cannot_store_are_refused),
+        cmocka_unit_test(a_character_escaped_as_a_pair_is_itself),
         cmocka_unit_test(a_zero_byte_is_refused_wherever_it_is),
         cmocka_unit_test(cut_anywhere_it_is_refused),
         cmocka_unit_test(nesting_is_up_to_64_levels),
