@@ -256,27 +256,29 @@ static const char *const bases[] = {
     "203.0.113.1",     "224.0.0.1",     "239.255.255.250", "240.0.0.1",       "255.255.255.255",
 };
 
-/* %1$u to %4$u are an address's bytes, %5$u all of them, %6$u the last two, %7$u the last three. */
+/* Each conversion is of a part of the address: 1 to 4 are its bytes, 5 is all of it, 6 its last two
+ * bytes, 7 its last three. */
 static const struct {
     const char *text;
-    bool by_address; /* else it is enough that it is none to curl */
+    const char *parts; /* up to four */
+    bool by_address;   /* else it is enough that it is none to curl */
 } forms[] = {
-    { "%1$u.%2$u.%3$u.%4$u", true },
-    { "%5$u", true },
-    { "0x%5$08x", true },
-    { "0%5$o", true },
-    { "0x%1$x.0x%2$x.0x%3$x.0x%4$x", true },
-    { "0%1$o.0%2$o.0%3$o.0%4$o", true },
-    { "%1$u.%2$u.%6$u", true },
-    { "%1$u.%7$u", true },
-    { "%%3%1$u", false },
-    { "[::ffff:%1$u.%2$u.%3$u.%4$u]", true },
-    { "[::%1$u.%2$u.%3$u.%4$u]", true },
-    { "[0:0:0:0:0:ffff:%1$02x%2$02x:%3$02x%4$02x]", true },
-    { "[64:ff9b::%1$u.%2$u.%3$u.%4$u]", true },
-    { "[64:ff9b:1::%1$u.%2$u.%3$u.%4$u]", true },
-    { "[2002:%1$02x%2$02x:%3$02x%4$02x::1]", true },
-    { "[2001:0:%1$02x%2$02x:%3$02x%4$02x::1]", true },
+    { "%u.%u.%u.%u", "1234", true },
+    { "%u", "5", true },
+    { "0x%08x", "5", true },
+    { "0%o", "5", true },
+    { "0x%x.0x%x.0x%x.0x%x", "1234", true },
+    { "0%o.0%o.0%o.0%o", "1234", true },
+    { "%u.%u.%u", "126", true },
+    { "%u.%u", "17", true },
+    { "%%3%u", "1", false },
+    { "[::ffff:%u.%u.%u.%u]", "1234", true },
+    { "[::%u.%u.%u.%u]", "1234", true },
+    { "[0:0:0:0:0:ffff:%02x%02x:%02x%02x]", "1234", true },
+    { "[64:ff9b::%u.%u.%u.%u]", "1234", true },
+    { "[64:ff9b:1::%u.%u.%u.%u]", "1234", true },
+    { "[2002:%02x%02x:%02x%02x::1]", "1234", true },
+    { "[2001:0:%02x%02x:%02x%02x::1]", "1234", true },
 };
 
 static void no_way_to_write_an_address_leads_inside(void **state) {
@@ -285,11 +287,16 @@ static void no_way_to_write_an_address_leads_inside(void **state) {
     wrong = tried = 0;
     for (size_t b = 0; b < sizeof bases / sizeof *bases; b++) {
         uint32_t all = ntohl(inet_addr(bases[b]));
+        uint32_t parts[] = { all >> 24, all >> 16 & 255, all >> 8 & 255, all & 255,
+                             all,       all & 0xffff,    all & 0xffffff };
         for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+            uint32_t of[4] = { 0 };
+            for (size_t i = 0; forms[f].parts[i] != '\0'; i++) {
+                of[i] = parts[forms[f].parts[i] - '1'];
+            }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-            (void)snprintf(host, sizeof host, forms[f].text, all >> 24, all >> 16 & 255,
-                           all >> 8 & 255, all & 255, all, all & 0xffff, all & 0xffffff);
+            (void)snprintf(host, sizeof host, forms[f].text, of[0], of[1], of[2], of[3]);
 #pragma GCC diagnostic pop
             (void)snprintf(url, sizeof url, "http://%s:%d/", host, canary.port);
             refused(url, forms[f].by_address);
