@@ -47,7 +47,6 @@ struct database {
     struct event *on_connected;
     struct list queue;
     int queued, up, line_count;
-    bool closing;
     void (*on_notify)(const char *channel);
     void (*on_up)(void);
     struct line lines[64];
@@ -57,6 +56,8 @@ struct database {
 struct connecting {
     struct list link;
     struct line *line;
+    pthread_t thread;
+    bool threaded;
     PGconn *conn;
     dj_status status;
     char message[512];
@@ -152,13 +153,10 @@ static void line_connect(struct line *line) {
     check(attempt != NULL);
     attempt->line = line;
     line->connecting = true;
-    pthread_attr_t attributes;
-    pthread_t thread;
-    check(pthread_attr_init(&attributes) == 0);
-    (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    int error = pthread_create(&thread, &attributes, connect_thread, attempt);
-    (void)pthread_attr_destroy(&attributes);
+    attempt->threaded = true; /* before the thread is there, which may be done at once */
+    int error = pthread_create(&attempt->thread, NULL, connect_thread, attempt);
     if (error != 0) {
+        attempt->threaded = false;
         attempt->status = DJ_UNAVAILABLE;
         (void)snprintf(attempt->message, sizeof attempt->message, "cannot start a thread: %s",
                        strerror(error));
@@ -263,9 +261,7 @@ static void on_broken(struct db_pipeline *pipeline) {
         log_warning("database.down", "reason", "the last connection is gone");
         queue_fail(line->database);
     }
-    if (!line->database->closing) {
-        line_connect_later(line);
-    }
+    line_connect_later(line);
 }
 
 static void on_notify(struct db_pipeline *pipeline, const PGnotify *notify) {
@@ -279,10 +275,6 @@ static void connect_done(struct connecting *attempt) {
     struct line *line = attempt->line;
     struct database *database = line->database;
     line->connecting = false;
-    if (database->closing) {
-        db_conn_close(attempt->conn);
-        return;
-    }
     if (attempt->status == DJ_OK) {
         attempt->status = db_pipeline_open(&line->pipeline, database->base, attempt->conn);
     }
@@ -310,6 +302,9 @@ static void take_connected(struct database *database) {
     while (!list_is_empty(&attempts)) {
         struct connecting *attempt = list_first(&attempts, struct connecting, link);
         list_remove(&attempt->link);
+        if (attempt->threaded) {
+            (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
+        }
         connect_done(attempt);
         free(attempt);
     }
@@ -351,19 +346,17 @@ dj_status database_open(struct event_base *base, const char *conninfo, int conne
     return DJ_OK;
 }
 
-void database_close(struct database *database) {
-    database->closing = true;
-    queue_fail(database);
-    for (int i = 0; i < database->line_count; i++) {
-        db_pipeline_close(&database->lines[i].pipeline);
-        event_free(database->lines[i].retry);
-    }
-    /* What is still connecting on a thread holds on to the rest, which goes with the process. */
-    event_free(database->on_connected);
-}
-
 bool database_is_up(const struct database *database) {
     return database->up > 0;
+}
+
+bool database_is_connecting(const struct database *database) {
+    for (int i = 0; i < database->line_count; i++) {
+        if (database->lines[i].connecting) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void database_on_notify(struct database *database, void (*call)(const char *channel),
@@ -402,7 +395,7 @@ void database_send(struct database *database, struct work *work, work_done_fn on
                    void *context) {
     work->on_done = on_done;
     work->context = context;
-    if (database->up == 0 || database->closing) {
+    if (database->up == 0) {
         work_fail(work, DJ_UNAVAILABLE, "the database cannot be reached");
         return;
     }

@@ -26,10 +26,10 @@ typedef void (*work_fill_fn)(void *context, struct db_params *params);
 
 MUST_CHECK dj_status database_open(struct event_base *base, const char *conninfo, int connections,
                                    struct database **ret_database);
-/** Answers what is still on its way with DJ_UNAVAILABLE. */
-void database_close(struct database *database);
-
 bool database_is_up(const struct database *database);
+
+/** A thread is in libpq: exit() would take OpenSSL from under it. */
+bool database_is_connecting(const struct database *database);
 
 /** Called when a notification of a channel comes that the server listens to, and when a connection
  * is up, since some may have been missed. */

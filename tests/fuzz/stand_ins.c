@@ -288,10 +288,6 @@ dj_status database_open(struct event_base *base, const char *conninfo, int conne
     return DJ_OK;
 }
 
-void database_close(struct database *given) {
-    (void)given;
-}
-
 bool database_is_up(const struct database *given) {
     (void)given;
     return true;

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import socket
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 
 from security import cluster, fleet, migrate
-from harness import CLI, call, command, folder, key_new, run_all, until
+from harness import CLI, MODULE, PROGRAMS, Program, call, command, folder, key_new, run_all, until
 
 # # is the canary's port. The unit test of common/http_client.c has the long list.
 TARGETS = """http://127.0.0.1:#/ http://127.1:#/ http://2130706433:#/ http://0x7f000001:#/ http://017700000001:#/ http://0.0.0.0:#/
@@ -122,6 +123,7 @@ def url_of(database, host, root_certificate, mode="verify-full"):
 
 
 WAITS_S = 8
+STOPS, CONNECTS_S = 60, 0.03  # how often, and in how long they are connected
 
 
 def postgres_has_to_prove_its_name():
@@ -160,7 +162,23 @@ def postgres_has_to_prove_its_name():
                        {"durable-server": 2, "durable-scheduler": 1, "durable-worker": 1}.items()), lines
 
 
+def a_program_told_to_stop_while_it_connects_ends_well():
+    """Threads of it are in OpenSSL then, because of the password, and an exit takes that from under them: it crashes, or never ends."""
+    random.seed(int(os.environ.get("DURABLE_SEED", "1")))
+    with cluster() as database, folder() as root:
+        migrate(database.url())
+        own = {"DURABLE_DATABASE_URL": database.url(), "DURABLE_LISTEN": "127.0.0.1:0", "DURABLE_MODULE": str(MODULE)}
+        for name, begun in {"durable-server": "server.listening", "durable-worker": "module.loaded"}.items():
+            for n in range(STOPS):
+                program = Program([PROGRAMS[name]], root / f"{name}.{n}.log", own)
+                while begun not in program.words():
+                    assert program.child.poll() is None, program.words()
+                time.sleep(random.random() * CONNECTS_S)
+                program.drain(30)
+
+
 if __name__ == "__main__":
     wanted = sys.argv[1:]
-    sys.exit(run_all([test for test in (endpoints_of_private_networks_are_refused_end_to_end, postgres_has_to_prove_its_name)
+    sys.exit(run_all([test for test in (endpoints_of_private_networks_are_refused_end_to_end, postgres_has_to_prove_its_name,
+                                                a_program_told_to_stop_while_it_connects_ends_well)
                       if not wanted or any(test.__name__.startswith(word) for word in wanted)]))
