@@ -184,6 +184,8 @@ CALL(CALL_ATTEMPTS_PAGE, "attempts_page", "select durable_internal.attempts_page
 CALL(CALL_LOGS_PAGE, "logs_page", "select durable_internal.logs_page($1, $2, $3, $4)", DB_UUID,
      DB_INT8, DB_INT4, DB_BOOL);
 CALL(CALL_WHY_TEXT, "why_text", "select durable_internal.why_text($1)", DB_UUID);
+CALL(CALL_STREAM_IS_OVER, "stream_is_over", "select durable_internal.stream_is_over($1, $2)",
+     DB_UUID, DB_INT8);
 CALL(CALL_STREAM_TAILS, "stream_tails",
      "select n, at_us, entry, ended from durable_internal.stream_tails($1, $2, $3, $4)",
      DB_INT4_ARRAY, DB_UUID_ARRAY, DB_INT8_ARRAY, DB_INT4);

@@ -434,6 +434,23 @@ begin
 end
 $$;
 
+-- Whether a timeline has nothing to tell any more behind `after` (microseconds since 1970): the run has ended, and its end was told.
+-- Raises DJ003.
+create or replace function durable_internal.stream_is_over(run_id uuid, after bigint)
+returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_end timestamptz;
+begin
+    select r.finished_at into found_end from durable.runs r where r.id = stream_is_over.run_id;
+    if not found then
+        perform durable_internal.fail('DJ003', format('run %s is not there', stream_is_over.run_id));
+    end if;
+    return found_end is not null and (extract(epoch from found_end) * 1000000)::bigint <= stream_is_over.after;
+end
+$$;
+
 -- Cancels, and answers the run. Raises DJ003; DJ006: it has ended.
 create or replace function durable_internal.cancel_text(run_id uuid, reason text, payloads boolean)
 returns text

@@ -93,6 +93,7 @@ grant execute on function
     durable_internal.timeline_page(uuid, bigint, int), durable_internal.steps_page(uuid, bigint, int, boolean),
     durable_internal.attempts_page(uuid, bigint, int, boolean), durable_internal.logs_page(uuid, bigint, int, boolean),
     durable_internal.why_text(uuid), durable_internal.stream_tails(int[], uuid[], bigint[], int),
+    durable_internal.stream_is_over(uuid, bigint),
     durable_internal.cancel_text(uuid, text, boolean), durable_internal.retry_text(uuid, int, boolean),
     durable_internal.reschedule_text(uuid, timestamptz, boolean),
     durable_internal.bulk(text, text, text, text, text, jsonb, timestamptz, timestamptz, uuid, int, text, int, boolean),

@@ -180,11 +180,17 @@ static void write_answer(struct http_conn *conn, int status, const char *content
     char head[2048];
     struct http_server *server = conn->server;
     int n = snprintf(head, sizeof head,
-                     "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-                     "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n%s%s\r\n",
-                     status, http_status_str((enum http_status)status), date_now(server),
-                     content_type, length, headers, close ? "Connection: close\r\n" : "");
+                     "HTTP/1.1 %d %s\r\nDate: %s\r\n"
+                     "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n%s%s",
+                     status, http_status_str((enum http_status)status), date_now(server), headers,
+                     close ? "Connection: close\r\n" : "");
     assert(n > 0 && (size_t)n < sizeof head);
+    if (content_type != NULL) {
+        n += snprintf(head + n, sizeof head - (size_t)n,
+                      "Content-Type: %s\r\nContent-Length: %zu\r\n", content_type, length);
+    }
+    n += snprintf(head + n, sizeof head - (size_t)n, "\r\n");
+    assert((size_t)n < sizeof head);
     if (conn->request.method != NULL && strcmp(conn->request.method, "HEAD") == 0) {
         length = 0; /* an answer to HEAD says how long it would be */
     }

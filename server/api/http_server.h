@@ -70,7 +70,8 @@ bool http_server_is_draining(const struct http_server *server);
 /** What on_head put off may go on: the body is read, and on_request comes. */
 void http_go_on(struct http_request *request);
 
-/** Answers, once. `headers`: more lines, each closed by CRLF, or "". */
+/** Answers, once. `headers`: more lines, each closed by CRLF, or "". A status that has no body,
+ * 204, goes without a content type: NULL. */
 void http_reply(struct http_request *request, int status, const char *content_type,
                 const char *headers, const void *body, size_t length);
 

@@ -359,11 +359,19 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     tick_later(waits);
 }
 
-/* The run is there: the stream begins. */
+/* The run is there: the stream begins. Or it has ended before what was told last, and a browser
+ * that asks again whenever a stream ends is told to leave it at that. */
 static void on_stream(void *context, const struct work_end *end) {
     struct waiter *waiter = context;
     struct waits *waits = waiter->api->waits;
+    bool over = false;
     waiter->last_look = false;
+    if (end->status == DJ_OK && rows_bool(end->rows, 0, 0, &over) == DJ_OK && over) {
+        struct http_request *request = waiter->request;
+        waiter_free(waiter);
+        http_reply(request, 204, NULL, "", "", 0);
+        return;
+    }
     if (end->status != DJ_OK) {
         waiter_fail(waiter, end->status, end->message);
         return;
@@ -409,7 +417,11 @@ void wait_stream(struct api *api, struct http_request *request) {
     if (waiter != NULL) {
         waiter->stream = true;
         waiter->after_us = after_us;
-        look(waiter, on_stream);
+        waiter->last_look = true;
+        struct work *work = work_new(&CALL_STREAM_IS_OVER, request->namespace_id);
+        params_add_uuid(work_params(work), &waiter->id);
+        params_add_int8(work_params(work), after_us);
+        database_send(api->database, work, on_stream, waiter);
     }
 }
 

@@ -90,9 +90,11 @@ static void read_one(struct api_answers *answers, size_t *at) {
     struct api_answer *answer = &answers->answers[answers->count];
     const char *type = strstr(head, "\r\nContent-Type: "),
                *said = strstr(head, "\r\nContent-Length: ");
-    promise(type != NULL && type < end);
     *answer = (struct api_answer){ .status = status, .body = body };
-    if (strncmp(type + 16, "text/event-stream", 17) == 0) {
+    promise((type != NULL && type < end) == (status != 204));
+    if (status == 204) {
+        promise(said == NULL || said > end);
+    } else if (strncmp(type + 16, "text/event-stream", 17) == 0) {
         answers->stream = true;
         answer->length = left;
         *at = answers->length;
@@ -112,7 +114,7 @@ static void read_one(struct api_answers *answers, size_t *at) {
 }
 
 static void check_answer(const struct api_answer *answer) {
-    static const int known[] = { 200, 201, 202, 400, 401, 403, 404, 405, 408,
+    static const int known[] = { 200, 201, 202, 204, 400, 401, 403, 404, 405, 408,
                                  409, 413, 414, 415, 429, 431, 500, 501, 503 };
     bool is_known = false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {

@@ -123,10 +123,12 @@ static const struct {
     const struct db_call *call;
     const char *columns;
 } shapes[] = {
-    { &CALL_KEY_FIND, "Nht" },   { &CALL_COMMIT_SECRET, "s" },   { &CALL_START_BATCH, "nubzitbb" },
-    { &CALL_RESULT_TEXT, "bt" }, { &CALL_ENDED_RUNS, "u" },      { &CALL_STREAM_TAILS, "nltb" },
-    { &CALL_BULK, "l_" },        { &CALL_COMMIT_OPS, "nj" },     { &CALL_ENDPOINT_TARGET, "tab" },
-    { &CALL_ENDPOINT_PUT, "s" }, { &CALL_ENDPOINT_ROTATE, "s" },
+    { &CALL_KEY_FIND, "Nht" },         { &CALL_COMMIT_SECRET, "s" },
+    { &CALL_START_BATCH, "nubzitbb" }, { &CALL_RESULT_TEXT, "bt" },
+    { &CALL_ENDED_RUNS, "u" },         { &CALL_STREAM_TAILS, "nltb" },
+    { &CALL_STREAM_IS_OVER, "b" },     { &CALL_BULK, "l_" },
+    { &CALL_COMMIT_OPS, "nj" },        { &CALL_ENDPOINT_TARGET, "tab" },
+    { &CALL_ENDPOINT_PUT, "s" },       { &CALL_ENDPOINT_ROTATE, "s" },
 };
 
 static const char *columns_of(const struct db_call *call) {

@@ -313,6 +313,15 @@ static void a_run_is_shown_from_all_sides(void **state) {
     (void)close(stream);
     assert_null(strstr(text, "\"kind\": \"started\""));
     assert_non_null(strstr(text, "\"kind\": \"completed\""));
+    const char *last = strstr(text, "id: ");
+    for (const char *more = last; (more = strstr(more + 1, "id: ")) != NULL;) {
+        last = more;
+    }
+    char path[128];
+    (void)snprintf(path, sizeof path, "/v1/runs/%s/stream?lastEventId=%lld", id,
+                   strtoll(last + 4, NULL, 10));
+    CALL(204, "GET", path, reader, NULL);
+    assert_null(strstr(answer.head, "\r\nContent-"));
 
     CALL(200, "GET", path_of("/v1/runs/%s/timeline", id), reader, NULL);
     assert_field(&answer, "/timeline/0/kind", "started");
