@@ -149,34 +149,39 @@ static void on_busy_timer(evutil_socket_t fd, short what, void *context) {
     commits_ask(commits);
 }
 
-/* The members in the order in which they were sent. */
-static dj_status read_answers(struct together *together, const PGresult *rows) {
-    struct item *items[TOGETHER_MAX];
-    int count = 0;
-    while (!list_is_empty(&together->members)) {
-        items[count] = list_first(&together->members, struct item, link);
-        list_remove(&items[count++]->link);
+/* Answers come in any order, each with the number of its item. */
+static dj_status read_answer(const PGresult *rows, int row, const char *texts[], int count) {
+    int32_t n;
+    const char *text;
+    size_t length;
+    DJ_TRY(rows_int4(rows, row, 0, &n));
+    DJ_TRY(rows_jsonb_text(rows, row, 1, &text, &length));
+    if (n < 1 || n > count || texts[n - 1] != NULL) {
+        return dj_fail(DJ_INTERNAL, "an answer to commit %d of %d", n, count);
     }
+    texts[n - 1] = text;
+    return DJ_OK;
+}
+
+/* The members are in the order in which they were sent. */
+static dj_status read_answers(struct together *together, const PGresult *rows) {
+    const char *texts[TOGETHER_MAX] = { NULL };
+    int count = together->count;
     dj_status status = PQntuples(rows) == count ? DJ_OK
                                                 : dj_fail(DJ_INTERNAL, "%d answers to %d commits",
                                                           PQntuples(rows), count);
-    for (int row = 0; row < count; row++) {
-        int32_t n = 0;
-        const char *text = NULL;
-        size_t length = 0;
-        if (status == DJ_OK) {
-            status = rows_int4(rows, row, 0, &n);
-        }
-        if (status == DJ_OK) {
-            status = rows_jsonb_text(rows, row, 1, &text, &length);
-        }
-        struct item *item = items[status == DJ_OK ? n - 1 : row];
+    for (int row = 0; status == DJ_OK && row < count; row++) {
+        status = read_answer(rows, row, texts, count);
+    }
+    for (int i = 0; i < count; i++) {
+        struct item *item = list_first(&together->members, struct item, link);
+        list_remove(&item->link);
         if (status != DJ_OK) {
             item_end(item, NULL);
-        } else if (strcmp(text, "{\"code\": \"busy\"}") == 0) {
+        } else if (strcmp(texts[i], "{\"code\": \"busy\"}") == 0) {
             item_busy(together->from, item);
         } else {
-            item_end(item, strdup(text));
+            item_end(item, strdup(texts[i]));
         }
     }
     return status;
