@@ -83,6 +83,11 @@ def units_give_a_drain_its_time():
         assert seconds > (GRACE_S + GOODBYE_S if unit == "durable-worker" else GRACE_S)
 
 
+def units_leave_no_core_dump_of_payloads_and_secrets():
+    for unit in UNITS:
+        assert "\nLimitCORE=0\n" in (SYSTEMD / f"{unit}.service").read_text(), unit
+
+
 def handlers_have_a_user_of_their_own():
     user = {unit: re.search(r"^User=(.*)$", (SYSTEMD / f"{unit}.service").read_text(), re.M).group(1) for unit in UNITS}
     assert user["durable-worker"] not in (user["durable-server"], user["durable-scheduler"])
@@ -359,7 +364,7 @@ def the_compose_file_gives_each_program_its_time():
     for name in ("scheduler", "server", "worker"):
         service = services[name]
         assert service["build"] == services["migrate"]["build"] and service["image"] == services["migrate"]["image"]
-        assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"] and service["ulimits"] == {"core": 0}
         assert service["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
         assert int(service["stop_grace_period"].removesuffix("s")) > GRACE_S + GOODBYE_S
         assert service["command"][0] == f"durable-{name}"
