@@ -74,4 +74,9 @@ MUST_CHECK dj_status json_walk_next(struct json_walk *walk, bool *ret_more,
  * closed by a zero byte. */
 char *json_decode_string(char *text, size_t length);
 
+/** Appends a checked text, with each character that was escaped as a surrogate pair as itself:
+ * json-c 0.16 takes a pair for half a character where its last 16 bits look like one (U+1D800,
+ * U+2DC00 and others). */
+MUST_CHECK dj_status json_decode_pairs(struct buf *out, const char *text, size_t length);
+
 #endif
