@@ -501,6 +501,20 @@ static void turn_fill(struct worker_line *line) {
     list_splice(&line->late, &line->late_in_flight);
 }
 
+static void params_claim(struct db_params *claim, struct worker_line *line, bool committing,
+                         bool matching) {
+    dj_worker *worker = line->worker;
+    params_add_uuid(claim, &worker->id);
+    params_add_int4(claim, line->slots_asked);
+    params_add_int4(claim, CLAIM_BYTES_MAX);
+    if (!committing) {
+        params_add_int4(claim, worker->number);
+        params_add_bool(claim, matching);
+        worker->event_hinted = false;
+    }
+    line->hints_asked = worker->hints;
+}
+
 /* Starts a turn if there is something to say and none is in flight. Cheap to call too often. */
 void turn_start(struct worker_line *line) {
     dj_worker *worker = line->worker;
@@ -541,17 +555,9 @@ void turn_start(struct worker_line *line) {
         params[count++] = &commit;
     }
     if (line->slots_asked > 0 || matching) {
-        params_add_uuid(&claim, &worker->id);
-        params_add_int4(&claim, line->slots_asked);
-        params_add_int4(&claim, CLAIM_BYTES_MAX);
-        if (!committing) {
-            params_add_int4(&claim, worker->number);
-            params_add_bool(&claim, matching);
-            worker->event_hinted = false;
-        }
+        params_claim(&claim, line, committing, matching);
         calls[count] = committing ? &CALL_CLAIM : &CALL_CLAIM_TURN;
         params[count++] = &claim;
-        line->hints_asked = worker->hints;
     }
     if (params_status(&lock) == DJ_OK && params_status(&commit) == DJ_OK &&
         params_status(&claim) == DJ_OK) {

@@ -74,6 +74,7 @@ static void item_alone(struct item *item);
 static void secret_ask(struct commits *commits);
 
 static void committing_free(struct committing *committing) {
+    assert(committing->count == 0 || committing->items != NULL);
     for (int i = 0; i < committing->count; i++) {
         free(committing->items[i].answer);
     }
@@ -176,7 +177,7 @@ static dj_status read_answers(struct together *together, const PGresult *rows) {
     for (int i = 0; i < count; i++) {
         struct item *item = list_first(&together->members, struct item, link);
         list_remove(&item->link);
-        if (status != DJ_OK) {
+        if (status != DJ_OK || texts[i] == NULL) {
             item_end(item, NULL);
         } else if (strcmp(texts[i], "{\"code\": \"busy\"}") == 0) {
             item_busy(together->from, item);

@@ -80,7 +80,7 @@ dj_status http_address_listen_unix(struct event_base *base, const char *path,
     if (strlen(path) >= sizeof address.sun_path) {
         return dj_fail(DJ_INVALID_ARGUMENT, "--unix %s is too long", path);
     }
-    (void)strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     if (lstat(path, &there) == 0 && S_ISSOCK(there.st_mode)) {
         (void)unlink(path); /* of a server that was killed */
     }

@@ -123,7 +123,7 @@ static void twins(const char *format, const char *one, const char *other) {
 
 static const char *field(int way_, const char *path) {
     static json_object *kept[2];
-    json_object *value;
+    json_object *value = NULL;
     json_object_put(kept[way_]);
     kept[way_] = json_tokener_parse(said[way_].out);
     if (kept[way_] == NULL || json_pointer_get(kept[way_], path, &value) != 0) {

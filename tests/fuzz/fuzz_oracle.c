@@ -7,6 +7,7 @@
 
 #include "common/bounds.h"
 #include "common/buf.h"
+#include "common/check.h"
 #include "common/duration.h"
 #include "common/json.h"
 #include "common/rfc3339.h"
@@ -121,6 +122,7 @@ static void change(struct sample *sample) {
 }
 
 static void make_batch(bool as_they_are) {
+    check(seed_count > 0);
     for (int i = 0; i < BATCH; i++) {
         batch[i] =
             seeds[as_they_are ? (uint64_t)(i % seed_count) : random_below((uint64_t)seed_count)];

@@ -63,7 +63,7 @@ static void two_thousand_waiting_runs_hold_nothing(void **state) {
     /* With the worker gone they wait on, and any other goes on with them. */
     assert_int_equal(end_process(worker, SIGTERM), 0);
     sql(conn, "select durable.send_event('go', '{}', 'k')");
-    worker = spawn_worker(url, NULL);
+    (void)spawn_worker(url, NULL);
     wait_until(conn, 60, "select count(*) = %d from durable.runs where status = 'completed'",
                WAITING);
     assert_int_equal(sql_int(conn, "select count(*) from effect"), WAITING);
