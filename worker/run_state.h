@@ -64,6 +64,8 @@ struct dj_run {
     bool gone;         /* the loop: its lease has ended; free it once the handler is back */
     bool with_handler; /* the loop: the pool has it */
     bool refused;      /* the loop: the database did not take its step, so it fails instead */
+    bool condemned;    /* the loop: it fails because the database did not take what it said */
+    int64_t again_ms;  /* the loop: not even that; from then on it is said again */
 
     char *payload; /* JSON text */
     size_t payload_length;

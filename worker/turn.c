@@ -387,6 +387,7 @@ static void turn_refuse(dj_run *run, const char *reason) {
     json_object_object_add(detail, "permanent", json_object_new_boolean(1));
     const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
     run->refused = run->op == OP_STEP; /* its handler is parked, and is to be let go */
+    run->condemned = true;
     run->op = OP_OTHER;
     run->kind = "fail";
     free(run->result);
@@ -395,7 +396,8 @@ static void turn_refuse(dj_run *run, const char *reason) {
     json_object_put(detail);
 }
 
-/* The database refuses a value of some run: halve until one run is left, and fail that. */
+/* The database refuses a value of some run: halve until one run is left, and fail that. One whose
+ * failure is refused as well rests by itself: the others do not wait for it. */
 static void turn_split(struct worker_line *line, const char *reason) {
     int ops = 0;
     FOR_RUNS(run, &line->in_flight, link) {
@@ -405,14 +407,19 @@ static void turn_split(struct worker_line *line, const char *reason) {
     line_requeue(line);
     line->worker->work_hinted = true;
     line->ops_max = ops > 1 ? (ops + 1) / 2 : 1;
-    if (single != NULL && !(single->op == OP_OTHER && strcmp(single->kind, "fail") == 0)) {
+    if (single != NULL && !single->condemned) {
         log_error("run.refused", "run", single->id_text, "reason", reason);
         turn_refuse(single, reason);
     } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go
                               on trying */
         log_error("turn.refused", "reason", reason);
-        struct timeval rest = timeval_of_ms(with_jitter(1000));
-        (void)event_add(line->retry, &rest);
+        int64_t rest_ms = with_jitter(1000);
+        struct timeval rest = timeval_of_ms(rest_ms);
+        if (single != NULL) {
+            single->again_ms = clock_ms() + rest_ms;
+        } else {
+            (void)event_add(line->retry, &rest);
+        }
     }
     turn_start(line);
 }
@@ -491,8 +498,15 @@ static int turn_room(const dj_worker *worker) {
 
 /* What the next turn is to commit. */
 static void turn_fill(struct worker_line *line) {
-    for (int ops = 0; ops < line->ops_max && !list_is_empty(&line->pending); ops++) {
-        dj_run *run = list_first(&line->pending, dj_run, link);
+    int64_t now_ms = clock_ms();
+    int ops = 0;
+    list_for_each(run, &line->pending, dj_run, link) {
+        if (run->again_ms > now_ms) {
+            continue;
+        }
+        if (ops++ == line->ops_max) {
+            break;
+        }
         list_remove(&run->link);
         list_push(&line->in_flight, &run->link);
         line->pending_count--;

@@ -79,17 +79,19 @@ begin
 end
 $$;
 
--- The policy between tries: of the step, else start, job, queue; each part that is not said comes from the next.
+-- The policy between tries: of the step, else start, job, queue; each part that is not said comes from the next. Reckoned in
+-- seconds: what check_backoff lets through is more than an interval can hold before it is cut down to max.
 create or replace function durable_internal.backoff_delay(policy jsonb, tries int)
 returns interval
 language plpgsql volatile
 as $$
 begin
-    return (select least(durable_internal.duration('backoff.max', p.policy ->> 'max'),
-                 durable_internal.duration('backoff.initial', p.policy ->> 'initial')
+    return (select make_interval(secs => least(
+                 extract(epoch from durable_internal.duration('backoff.max', p.policy ->> 'max'))::double precision,
+                 extract(epoch from durable_internal.duration('backoff.initial', p.policy ->> 'initial'))::double precision
                  * least(power((p.policy ->> 'factor')::double precision, least(backoff_delay.tries - 1, 60)),
                          1e9)
-                 * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1)))
+                 * (1 + (p.policy ->> 'jitter')::double precision * (2 * random() - 1))))
       from (select '{"initial": "1s", "factor": 2, "max": "1h", "jitter": 0.2}'::jsonb
                    || coalesce(backoff_delay.policy, '{}')) as p (policy));
 end

@@ -32,10 +32,24 @@ end
 $$;
 
 -- What a run that has not ended waits for, as the claim sees it. Null: for nothing; it is running, or queued and a worker takes it
--- in its turn. Called by the views and durable.why.
+-- in its turn. Called by the views and durable.why, with the rights of whoever asks, who can put together a place and a lane as he
+-- likes: of a lane of another namespace nothing is said.
 create or replace function durable_internal.waiting_for(p durable_internal.place, l durable_internal.lane)
 returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+as $$
+begin
+    if l.namespace_id is distinct from durable_internal.session_namespace() then
+        return null;
+    end if;
+    return durable_internal.waiting_for_anyone(p, l);
+end
+$$;
+
+-- The same in any namespace. Called by waiting_for and timeline_part.
+create or replace function durable_internal.waiting_for_anyone(p durable_internal.place, l durable_internal.lane)
+returns jsonb
+language plpgsql stable
 as $$
 #variable_conflict use_column
 declare

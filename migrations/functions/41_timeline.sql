@@ -76,7 +76,7 @@ begin
           from durable_internal.place p
           join durable_internal.run r on r.id = p.run_id
           join durable_internal.lane l on l.id = r.lane_id
-         cross join lateral durable_internal.waiting_for(p, l) as f (waiting_for)
+         cross join lateral durable_internal.waiting_for_anyone(p, l) as f (waiting_for)
          where p.run_id = timeline_part.run_id and p.place <> 'lease' and f.waiting_for is not null
         union all
         select r.finished_at, 5, r.status, null, r.attempt, r.finished_at - r.started_at,

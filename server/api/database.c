@@ -277,16 +277,24 @@ static void connect_done(struct connecting *attempt) {
     lines_feed(database);
 }
 
+/* The next finished attempt, whose thread is gone; NULL: none. */
+static struct connecting *connect_taken(struct list *attempts) {
+    if (list_is_empty(attempts)) {
+        return NULL;
+    }
+    struct connecting *attempt = list_first(attempts, struct connecting, link);
+    list_remove(&attempt->link);
+    if (attempt->threaded) {
+        (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
+    }
+    return attempt;
+}
+
 static void take_connected(struct database *database) {
     struct list attempts;
     list_init(&attempts);
     mailbox_take(&database->connected, &attempts);
-    while (!list_is_empty(&attempts)) {
-        struct connecting *attempt = list_first(&attempts, struct connecting, link);
-        list_remove(&attempt->link);
-        if (attempt->threaded) {
-            (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
-        }
+    for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
         connect_done(attempt);
         free(attempt);
     }
@@ -332,13 +340,21 @@ bool database_is_up(const struct database *database) {
     return database->up > 0;
 }
 
-bool database_is_connecting(const struct database *database) {
+bool database_stop(struct database *database) {
+    struct list attempts;
+    list_init(&attempts);
+    mailbox_take(&database->connected, &attempts);
+    for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
+        attempt->line->connecting = false;
+        db_conn_close(attempt->conn);
+        free(attempt);
+    }
     for (int i = 0; i < database->line_count; i++) {
         if (database->lines[i].connecting) {
-            return true;
+            return false;
         }
     }
-    return false;
+    return true;
 }
 
 void database_on_notify(struct database *database, void (*call)(const char *channel),

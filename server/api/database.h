@@ -28,8 +28,9 @@ MUST_CHECK dj_status database_open(struct event_base *base, const char *conninfo
                                    struct database **ret_database);
 bool database_is_up(const struct database *database);
 
-/** A thread is in libpq: exit() would take OpenSSL from under it. */
-bool database_is_connecting(const struct database *database);
+/** Before the process ends. False: a thread is still in libpq, and exit() would take OpenSSL from
+ * under it. */
+bool database_stop(struct database *database);
 
 /** Called when a notification of a channel comes that the server listens to, and when a connection
  * is up, since some may have been missed. */

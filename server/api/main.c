@@ -60,7 +60,7 @@ static dj_status run(const struct api_settings *settings) {
     (void)event_base_dispatch(api.base);
     FAILPOINT("server.drain_left");
     log_info("server.stopped", "reason", "drained");
-    if (database_is_connecting(api.database)) {
+    if (!database_stop(api.database)) {
         _exit(0);
     }
     return DJ_OK;

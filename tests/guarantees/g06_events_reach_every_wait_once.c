@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define RACES 10000
@@ -120,8 +121,8 @@ static void keys_are_kept_apart_and_a_run_takes_an_event_once(void **state) {
 
 static void *match_in_thread(void *context) {
     PGconn *matcher = connect_to(url);
-    volatile bool *stop = context;
-    while (!*stop) {
+    atomic_bool *stop = context;
+    while (!atomic_load(stop)) {
         PQclear(PQexec(matcher, "select durable_internal.match_turn(100)"));
     }
     PQfinish(matcher);
@@ -144,7 +145,7 @@ static void *send_in_thread(void *context) {
 }
 
 static void ten_thousand_events_that_race_their_waits_all_meet(void **state) {
-    volatile bool stop = false;
+    atomic_bool stop = false;
     pthread_t matchers[2], sender;
     (void)state;
     sql(conn,
@@ -153,7 +154,7 @@ static void ten_thousand_events_that_race_their_waits_all_meet(void **state) {
         RACES - 1);
     claim(conn, RACES);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(pthread_create(&matchers[i], NULL, match_in_thread, (void *)&stop), 0);
+        assert_int_equal(pthread_create(&matchers[i], NULL, match_in_thread, &stop), 0);
     }
     assert_int_equal(pthread_create(&sender, NULL, send_in_thread, NULL), 0);
     sql(conn, "alter table c rename to all_claimed");
@@ -167,7 +168,7 @@ static void ten_thousand_events_that_race_their_waits_all_meet(void **state) {
     }
     (void)pthread_join(sender, NULL);
     wait_until(conn, 60, "select not exists (select from durable_internal.event_inbox)");
-    stop = true;
+    atomic_store(&stop, true);
     for (int i = 0; i < 2; i++) {
         (void)pthread_join(matchers[i], NULL);
     }

@@ -394,6 +394,14 @@ static void tries_after_one_failure_of_all_are_spread_out(void **state) {
                  "durable_internal.backoff_delay('{\"initial\": \"10s\", \"jitter\": 0, "
                  "\"max\": \"1h\"}', n) as d from generate_series(50, 1000, 50) as n) as tries"),
         "t 01:00:00");
+    /* Whatever a start may say, there is a time of the next try. */
+    assert_string_equal(
+        sql_text(conn, "select format('%%s %%s', count(d), max(d)) from (values "
+                       "('{\"initial\": \"3h\", \"factor\": 2}'::jsonb), ('{\"initial\": \"1d\", "
+                       "\"factor\": 10}'), ('{\"initial\": \"3650d\", \"factor\": 1000, \"max\": "
+                       "\"1ms\"}')) as p (policy), generate_series(1, 100) as n, "
+                       "durable_internal.backoff_delay(policy, n) as d"),
+        "300 01:00:00");
 }
 
 /* A dump of a database whose workers are elsewhere: their leases are nobody's. */

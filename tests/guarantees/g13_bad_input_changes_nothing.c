@@ -202,6 +202,36 @@ static void a_value_that_only_the_database_refuses_fails_its_run_alone(void **st
     sql(conn, "drop trigger refuse on durable_internal.step");
 }
 
+/* Not even its failure: somebody has to look at that, and nobody else is to wait until he does. */
+static void a_run_whose_failure_is_refused_keeps_nobody_waiting(void **state) {
+    (void)state;
+    sql(conn,
+        "create function refuse_end() returns trigger language plpgsql as $$ begin if exists "
+        "(select from public.poison p where p.run_id = new.id) and new.status is not null then "
+        "raise invalid_parameter_value using message = 'it cannot be stored'; end if; return new; "
+        "end $$");
+    sql(conn, "create trigger refuse before update on durable_internal.run for each row execute "
+              "function refuse_end()");
+    sql(conn, "begin");
+    const char *id = sql_text(conn, "select durable.start('fails-permanently')");
+    sql(conn, "insert into poison values ('%s')", id);
+    sql(conn, "commit");
+    pid_t worker = spawn(url, NULL, "durable-worker", "--threads", "4", "--connections", "1", NULL);
+    wait_until(conn, 20, "select status = 'running' from durable.runs where id = '%s'", id);
+    sql(conn, "drop table if exists batch");
+    sql(conn,
+        "create table batch as select s.id from durable.start_many('noop', array_fill('1'::jsonb, "
+        "array[200])) as s (id)");
+    wait_until(conn, 20,
+               "select count(*) = 200 from durable.runs r join batch b on b.id = r.id where "
+               "r.status = 'completed'");
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "running");
+    sql(conn, "drop trigger refuse on durable_internal.run");
+    wait_until(conn, 20, "select status = 'failed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* It remembers as many as it may; here by hand. */
 static void the_ten_thousand_and_first_step_fails_its_run(void **state) {
     (void)state;
@@ -251,6 +281,7 @@ int main(void) {
         cmocka_unit_test(programs_refuse_what_they_cannot_use),
         cmocka_unit_test(a_payload_of_340_thousand_numbers_is_taken),
         cmocka_unit_test(a_value_that_only_the_database_refuses_fails_its_run_alone),
+        cmocka_unit_test(a_run_whose_failure_is_refused_keeps_nobody_waiting),
         cmocka_unit_test(the_ten_thousand_and_first_step_fails_its_run),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

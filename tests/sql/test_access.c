@@ -186,6 +186,19 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "'execute'))");
 }
 
+/* Who asks can put together a run and a lane as he likes. */
+static void what_a_made_up_run_waits_for_is_not_said_of_another_namespace(void **state) {
+    static const char ask[] = "select durable_internal.waiting_for(row(gen_random_uuid(), 'ready', "
+                              "0, null, null, null, null, "
+                              "false, null, null, null, null, null, null)::durable_internal.place, "
+                              "row(0, %d, 'default', 'no "
+                              "such job', 0)::durable_internal.lane) ->> 'kind'";
+    (void)state;
+    int mine = (int)sql_int(conn, "select durable_internal.session_namespace()");
+    assert_string_equal(sql_text(conn, ask, mine), "worker");
+    NONE(ask, mine + 1);
+}
+
 /* A call of each function of schema durable with what the other namespace has. `sqlstate` NULL: it
  * answers `value`, as it would had there been nothing. */
 static const struct {
@@ -367,6 +380,7 @@ int main(void) {
         cmocka_unit_test(relations_are_granted_as_views_for_reading),
         cmocka_unit_test(every_view_is_a_barrier_and_shows_a_stranger_nothing),
         cmocka_unit_test(each_role_may_call_what_is_meant_for_it),
+        cmocka_unit_test(what_a_made_up_run_waits_for_is_not_said_of_another_namespace),
         cmocka_unit_test(no_function_touches_another_namespace),
         cmocka_unit_test(no_call_of_the_command_line_touches_another_namespace),
         cmocka_unit_test(a_reader_changes_nothing),
