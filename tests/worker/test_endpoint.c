@@ -162,7 +162,7 @@ static void an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt(voi
             "null, failures = 0",
             port);
         sql(conn, "select durable_internal.endpoints_changed()");
-        wait_until(conn, 20,
+        wait_until(conn, 60,
                    "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'",
                    id);
     }
