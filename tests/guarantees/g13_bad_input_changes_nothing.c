@@ -205,6 +205,7 @@ static void a_value_that_only_the_database_refuses_fails_its_run_alone(void **st
 /* Not even its failure: somebody has to look at that, and nobody else is to wait until he does. */
 static void a_run_whose_failure_is_refused_keeps_nobody_waiting(void **state) {
     (void)state;
+    sql(conn, "create table if not exists poison (run_id uuid)");
     sql(conn,
         "create function refuse_end() returns trigger language plpgsql as $$ begin if exists "
         "(select from public.poison p where p.run_id = new.id) and new.status is not null then "
