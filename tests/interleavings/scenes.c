@@ -154,6 +154,9 @@ OP(unlock_a, "unlock", "select durable.state_unlock('l', 'a')");
     "\"event\": \"e\"" more "}'); "
 
 #define QUEUED WORKERS "select interleave.run('r'); select durable_internal.move_marks(1);"
+#define OVERDUE                                                                                    \
+    WORKERS "select interleave.run('r', timeout => '1 hour'); update durable_internal.timer "      \
+            "set due_at = clock_timestamp() where kind = 'run_timeout';"
 #define FAMILY /* r2 waits for its child r */                                                      \
     SILENT "select interleave.run('r2'); select interleave.lease('w1'); "                          \
            "select interleave.ops('w1', 'r2', '[{\"op\": \"child\", \"name\": \"c\", \"job\": "    \
@@ -265,6 +268,15 @@ const struct scene scenes[] = {
                  "select interleave.run('r2', timeout => '1 ms'); select pg_sleep(0.002);",
       .points = "^(?!claim|turn|reap|take_out.again|take_out.wait|end|promote.seen)",
       .ops = { &promote, &cancel, &cancel_2, &done, &wait_e, &claim2, &reap, &step } },
+    { .name = "over its time, moved",
+      .setup = OVERDUE,
+      .points = "^promote",
+      .ops = { &promote, &reschedule, &reschedule_now } },
+    { .name = "over its time, goes on",
+      .setup = OVERDUE,
+      .points = "^(promote.seen|promote.free|end.ended|retry.locked)$",
+      .together = true,
+      .ops = { &promote, &cancel, &retry } },
     { .name = "ended",
       .setup =
           WORKERS "select interleave.run('r', '1', 'k1'); select interleave.lease('w1'); select "

@@ -424,6 +424,10 @@ begin
        and exists (select from durable_internal.run r where r.error ->> 'name' = 'WaitTimeoutError') then
         return next 'a wait without a timeout has timed out';
     end if;
+    if exists (select from unnest(names, answers) as s (name, answer) where s.name ~ '^(retry|reschedule.*)$' and s.answer = 't')
+       and exists (select from durable_internal.run r where r.id = interleave.id('r') and r.error ->> 'name' = 'RunTimeoutError') then
+        return next 'a run was let go on, and its old timeout has ended it';
+    end if;
     if 'DJ006' = any (answers) and names <@ '{reschedule,reschedule now}'
        and exists (select from durable_internal.timer t where t.run_id = interleave.id('r') and t.kind in ('start', 'retry')) then
         return next 'a run was refused that is scheduled';

@@ -269,7 +269,7 @@ end:
     od
 }
 
-/* promote_due's second half. */
+/* promote_due's second half, of waits. That of a run's own time, which moves, is in tests/interleavings. */
 proctype promoter() {
     byte n, r, which, budget = TIMEOUTS;
 end:
