@@ -126,6 +126,7 @@ static void an_item_that_is_refused_harms_no_other(void **state) {
           "\"code\": \"invalid_argument\"" },
         { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"e\", \"timeout\": \"soon\"}]",
           "timeout 'soon'" },
+        { "[{\"op\": \"sleep\", \"name\": \"s\", \"until\": null}]", "duration null" },
     };
     (void)state;
     sql(conn, "select durable.start('http') from generate_series(1, 3)");
