@@ -100,6 +100,8 @@ static const struct op cancel_rr = { .name = "cancel r (repeatable read)",
                                      .errors = "40001" };
 OP(cancel_2, "cancel r2", "select durable.cancel(interleave.id('r2'))");
 OP_OR(retry, "retry", "DJ006", "select durable.retry(interleave.id('r'))");
+OP(retry_on, "retry r2", "select interleave.retry_on('w2', 'r2', true)");
+OP(retry_on_http, "retry r2 over HTTP", "select interleave.retry_on('w2', 'r2', false)");
 OP_OR(reschedule, "reschedule", "DJ006",
       "select durable.reschedule(interleave.id('r'), clock_timestamp() + interval '1 hour')");
 OP_OR(reschedule_now, "reschedule now", "DJ006",
@@ -163,6 +165,19 @@ OP(unlock_a, "unlock", "select durable.state_unlock('l', 'a')");
            "\"j\"}]'); "                                                                           \
            "select interleave.keep('r', r.id::text) from durable_internal.run r "                  \
            "where r.parent_run_id is not null; select interleave.lease('w1'); "
+
+/* r2 has begun its child r, which w1 runs. */
+#define BEGUN(in_c)                                                                                \
+    WORKERS "select interleave.run('r2'); select interleave.go_on('w1', 'r2', " in_c "); "         \
+            "select interleave.keep('r', r.id::text) from durable_internal.run r where "           \
+            "r.parent_run_id is not null; select interleave.lease('w1'); "
+#define OUTLIVED(in_c) /* its own time is over before its child ends */                            \
+    BEGUN(in_c) "select durable_internal.time_out_run(interleave.id('r2'));"
+#define FAILED(in_c) /* its child has failed, and so has it */                                     \
+    BEGUN(in_c)                                                                                    \
+    "select interleave.turn('w1', 'r', 'fail', '{\"error\": {\"name\": \"E\"}, "                   \
+    "\"permanent\": true}'); select durable_internal.match_events(10); "                           \
+    "select interleave.go_on('w1', 'r2', " in_c ");"
 
 const struct scene scenes[] = {
     { .name = "queued",
@@ -307,6 +322,26 @@ const struct scene scenes[] = {
       .points = "^(commit.ended|end.ended)$",
       .together = true,
       .ops = { &done, &cancel_2, &match } },
+    { .name = "has ended before its child",
+      .setup = OUTLIVED("true"),
+      .points = "^(retry|claim.take|commit|end|match|step_tx)",
+      .ops = { &retry_on },
+      .against = { &done, &fail_for_good, &cancel, &match } },
+    { .name = "has ended before its child, HTTP",
+      .setup = OUTLIVED("false"),
+      .points = "^(retry|claim.take|commit|end|match|ops)",
+      .ops = { &retry_on_http },
+      .against = { &done, &fail_for_good, &cancel, &match } },
+    { .name = "has failed with its child",
+      .setup = FAILED("true"),
+      .points = "^(retry|claim.take|commit|step_tx)",
+      .ops = { &retry_on },
+      .against = { &retry, &claim2, &match } },
+    { .name = "has failed with its child, HTTP",
+      .setup = FAILED("false"),
+      .points = "^(retry|claim.take|commit|ops)",
+      .ops = { &retry_on_http },
+      .against = { &retry, &claim2, &match } },
     { .name = "state",
       .setup = LEASED,
       .points = "^(?!claim|turn|reap|ops|commit.locked)",
