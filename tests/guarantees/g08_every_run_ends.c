@@ -259,6 +259,28 @@ static void a_retry_waits_for_a_child_that_was_retried(void **state) {
     assert_int_equal(children_of(id), 1);
 }
 
+/* Both were cancelled, and both go on: nobody has heard of the child's first end, and it counts no
+ * more, whether the child has come to its second by then or not. */
+static void a_retry_passes_over_the_old_end_of_a_child_that_goes_on(void **state) {
+    (void)state;
+    for (int is_first = 0; is_first <= 1; is_first++) {
+        const char *id = family_of(1), *child = child_of(id);
+        assert_int_equal(sql_int(conn, "select durable.cancel('%s')", id), 1);
+        check_end(child, "cancelled");
+        retry(child);
+        if (is_first) {
+            end_child(child, true);
+        }
+        retry(id);
+        if (!is_first) {
+            assert_string_equal(child_of(id), child);
+            end_child(child, true);
+        }
+        check_end(id, "completed");
+        assert_int_equal(children_of(id), 1);
+    }
+}
+
 static void a_result_over_its_limit_fails_the_run_once_and_says_where(void **state) {
     (void)state;
     const char *id = ended("large", "{\"bytes\": 1048575}");
@@ -630,6 +652,8 @@ int main(void) {
                                         worker_up, worker_down),
         cmocka_unit_test_setup_teardown(a_retry_waits_for_a_child_that_was_retried, worker_up,
                                         worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_passes_over_the_old_end_of_a_child_that_goes_on,
+                                        worker_up, worker_down),
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
         cmocka_unit_test(a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),

@@ -173,6 +173,7 @@ OP(unlock_a, "unlock", "select durable.state_unlock('l', 'a')");
             "r.parent_run_id is not null; select interleave.lease('w1'); "
 #define OUTLIVED(in_c) /* its own time is over before its child ends */                            \
     BEGUN(in_c) "select durable_internal.time_out_run(interleave.id('r2'));"
+#define CANCELLED(in_c) BEGUN(in_c) "select durable.cancel(interleave.id('r2'));"
 #define FAILED(in_c) /* its child has failed, and so has it */                                     \
     BEGUN(in_c)                                                                                    \
     "select interleave.turn('w1', 'r', 'fail', '{\"error\": {\"name\": \"E\"}, "                   \
@@ -342,6 +343,16 @@ const struct scene scenes[] = {
       .points = "^(retry|claim.take|commit|ops)",
       .ops = { &retry_on_http },
       .against = { &retry, &claim2, &match } },
+    { .name = "was cancelled with its child",
+      .setup = CANCELLED("true"),
+      .points = "^(retry|claim.take|commit|match|step_tx)",
+      .ops = { &retry_on },
+      .against = { &retry, &match } },
+    { .name = "was cancelled with its child, HTTP",
+      .setup = CANCELLED("false"),
+      .points = "^(retry|claim.take|commit|match|ops)",
+      .ops = { &retry_on_http },
+      .against = { &retry, &match } },
     { .name = "state",
       .setup = LEASED,
       .points = "^(?!claim|turn|reap|ops|commit.locked)",

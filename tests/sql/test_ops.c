@@ -571,6 +571,26 @@ static void a_retry_waits_for_a_child_that_was_retried(void **state) {
     sql(conn, "drop table kid");
 }
 
+/* Both were cancelled, and both go on. */
+static void a_retry_passes_over_the_old_end_of_a_child_that_goes_on(void **state) {
+    (void)state;
+    sql(conn, "drop table if exists parent");
+    sql(conn, "create table parent as select * from c");
+    (void)commit_ops("http", "[" KID("kid") "]");
+    sql(conn, "select durable.cancel(run_id) from parent");
+    match();
+    sql(conn, "select durable.retry(r.id) from durable.runs r join parent p on r.parent_run_id = "
+              "p.run_id");
+    retry_asks_for("[" KID("kid") "]");
+    match();
+    assert_string_equal(status("http"), "waiting");
+    answer("kid", "{\"status\": \"completed\", \"result\": 2}");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 2 -");
+    assert_string_equal(children(), "completed");
+}
+
 static void an_answer_ends_suspends_or_continues_a_run(void **state) {
     (void)state;
     answer("http", "{\"ops\": [{\"op\": \"step\", \"name\": \"a\", \"result\": 1}], \"status\": "
@@ -678,6 +698,7 @@ int main(void) {
         RUN(a_retry_begins_a_child_anew_that_has_failed_or_was_cancelled),
         RUN(a_retry_of_several_children_begins_only_what_has_failed_anew),
         RUN(a_retry_waits_for_a_child_that_was_retried),
+        RUN(a_retry_passes_over_the_old_end_of_a_child_that_goes_on),
         RUN(an_answer_ends_suspends_or_continues_a_run),
         RUN(an_answer_that_is_none_fails_the_attempt_with_a_reason),
         RUN(a_failure_that_is_not_to_be_retried_is_not),
