@@ -197,7 +197,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_sleep_until(dj_run *run, const char *name, 
 
 /** Runs another job, and waits for its end, holding no thread and no memory here meanwhile. The
  * child is cancelled when this run is. `payload` is lent (NULL: {}); `options` may be NULL.
- *  *ret_result (may be NULL) is the child's. DJ_FAILED: it failed or was cancelled. */
+ *  *ret_result (may be NULL) is the child's. DJ_FAILED: it failed or was cancelled; a retry of this
+ * run then begins another one, but keeps one that is alive or has completed. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_child(dj_run *run, const char *job, json_object *payload,
                                                const dj_child_options *options,
                                                json_object **ret_result);

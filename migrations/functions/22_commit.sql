@@ -354,6 +354,7 @@ end
 $$;
 
 -- Ways of a run out of its worker's hands, until something is due. `l` is its lease, which the caller deletes.
+-- What was due before is due now: promote_due() begins its scan a little back, and not at the beginning of time.
 create or replace function durable_internal.begin_sleep(l durable_internal.lease, place int, name text, due timestamptz)
 returns void
 language plpgsql volatile
@@ -361,8 +362,9 @@ as $$
 begin
     insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, attempt_started_at, worker_id,
                                         lane_id, attempt, remembered, bytes, position, deadline, name)
-    values (l.run_id, 'sleep', begin_sleep.due, clock_timestamp(), l.fence, l.started_at, l.attempt_started_at,
-            l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, begin_sleep.place, l.deadline, begin_sleep.name);
+    values (l.run_id, 'sleep', greatest(begin_sleep.due, clock_timestamp()), clock_timestamp(), l.fence, l.started_at,
+            l.attempt_started_at, l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, begin_sleep.place, l.deadline,
+            begin_sleep.name);
     perform durable_internal.wake_scheduler();
 end
 $$;
@@ -412,6 +414,7 @@ declare
                                 instant + (detail ->> 'timeoutMs')::bigint * interval '1 ms');
     number bigint;
 begin
+    due := case when due < instant then instant else due end;  -- as of a branch that is asked for again; null: no timeout
     perform pg_current_xact_id();
     number := nextval('durable_internal.order_seq');
     insert into durable_internal.wait (wait_id, run_id, run_seq, fence, since, due_at, started_at,

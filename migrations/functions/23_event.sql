@@ -85,6 +85,8 @@ begin
 end
 $$;
 
+-- … of one name and key. Of a child's ends only the last counts, and while it lives again, none: somebody may have let it go on
+-- when its parent had not heard of it yet. Its next end leaves an inbox row as any event does.
 create or replace function durable_internal.oldest_event(namespace_id int, name text, correlation_key text, run_id uuid,
                                                          run_seq bigint)
 returns bigint
@@ -104,6 +106,12 @@ begin
             and e.correlation_key = oldest_event.correlation_key and e.seq > oldest_event.run_seq
             and not exists (select from durable_internal.delivery d
                              where d.event_seq = e.seq and d.run_id = oldest_event.run_id)
+            and case when oldest_event.name = '$child'
+                     then (select c.status is not null from durable_internal.run c where c.id = e.correlation_key::uuid)
+                          and not exists (select from durable_internal.event n
+                                           where n.namespace_id = e.namespace_id and n.name = e.name
+                                             and n.correlation_key = e.correlation_key and n.seq > e.seq)
+                     else true end
           order by e.seq
           limit 1));
 end

@@ -2,11 +2,14 @@
 
 -- Promotes up to `most` timers of each sort that are due. Answers how many it promoted, and in how many milliseconds
 -- the next is due (null: none). The scan begins `back_s` seconds ago, because a held snapshot lets dead
--- rows pile up before that; now and then (-1) from the very beginning.
+-- rows pile up before that; now and then (-1) from the very beginning. Whoever writes a timer whose time has passed writes
+-- it as due now, so that it lies in the scan; what was committed late, or not come to, the other one finds.
 --
 -- Safe with several schedulers: a timer that holds its run is deleted by one of them, passing over what others
 -- hold. A timer that belongs to a wait or to the whole run takes effect by deleting that row first, as
--- every other way out of there does; who deletes it has won, and the timer goes after it.
+-- every other way out of there does; who deletes it has won, and the timer goes after it. The list of those is as old as
+-- the statement that began it, and a run's own time moves: with a reschedule, or a retry after its end. So that one is looked
+-- at again once is_free holds the run's place, which a reschedule takes before the timer, and a retry commits together with it.
 -- Locks: timer or wait rows, then runs.
 create or replace function durable_internal.promote_due(most int, back_s int, out promoted int,
                                                         out due_in_ms bigint)
@@ -65,10 +68,14 @@ begin
         if one.kind = 'wait_timeout' then
             perform durable_internal.time_out_wait(one.wait_id);
         else
+            perform from durable_internal.timer t
+              where t.run_id = one.run_id and t.kind = 'run_timeout' and t.due_at <= now_at;
+            continue when not found;
             perform durable_internal.time_out_run(one.run_id);
         end if;
         delete from durable_internal.timer t
-         where t.run_id = one.run_id and t.kind = one.kind and t.wait_id is not distinct from one.wait_id;
+         where t.run_id = one.run_id and t.kind = one.kind and t.wait_id is not distinct from one.wait_id
+           and t.due_at <= now_at;
         promoted := promoted + 1;
     end loop;
 

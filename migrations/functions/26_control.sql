@@ -252,6 +252,7 @@ as $$
 declare
     l durable_internal.lease;
     kind text;
+    due timestamptz := greatest(reschedule_run.scheduled_at, clock_timestamp());  -- promote_due() does not look far back
 begin
     perform durable_internal.check_run(namespace_id, run_id);
     if scheduled_at is null then
@@ -259,7 +260,7 @@ begin
     end if;
     perform durable_internal.check_time('scheduled_at', scheduled_at);
     loop
-        update durable_internal.timer t set due_at = reschedule_run.scheduled_at
+        update durable_internal.timer t set due_at = due
          where t.run_id = reschedule_run.run_id and t.kind in ('start', 'retry')
         returning t.kind into kind;
         exit when found;
@@ -272,7 +273,7 @@ begin
         if found then
             insert into durable_internal.timer (run_id, kind, due_at, since, fence, started_at, worker_id,
                                                 lane_id, attempt, remembered, bytes, crashes, deadline)
-            values (l.run_id, kind, reschedule_run.scheduled_at, clock_timestamp(), l.fence, l.started_at,
+            values (l.run_id, kind, due, clock_timestamp(), l.fence, l.started_at,
                     l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes, l.deadline);
             exit;
         end if;
@@ -287,7 +288,7 @@ begin
      where r.id = reschedule_run.run_id;
     if kind = 'start' then
         update durable_internal.timer t
-           set due_at = greatest(reschedule_run.scheduled_at, clock_timestamp()) + r.timeout
+           set due_at = due + r.timeout
           from durable_internal.run r
          where r.id = reschedule_run.run_id and t.run_id = r.id and t.kind = 'run_timeout';
     end if;

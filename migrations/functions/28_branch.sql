@@ -3,7 +3,8 @@
 -- A run is in one place still: one row in `wait`, whose `others` has an entry for each event of each branch (name, kind, event,
 -- key, due, onTimeout, position), and whose timer is the earliest of theirs. The first branch that is over is remembered under its
 -- name, and the run goes on; its handler asks for the rest again. `branch` keeps what must not begin anew then: when a branch
--- is over its time, and the child that it has started. A row goes when its branch is over.
+-- is over its time, and the child that it has started. A row goes when its branch is over; but that of a child which has failed
+-- stays for a retry, as that of a lone child does when its parent ends before it.
 
 -- The place in the order for what suspends: where it was before a retry forgot it, or the end.
 create or replace function durable_internal.take_place(l durable_internal.lease, name text)
@@ -33,9 +34,9 @@ declare
     first jsonb;
     op jsonb;
 begin
-    if jsonb_array_length(ops) = 1
+    if jsonb_array_length(ops) = 1 and ops -> 0 ->> 'op' <> 'child'
        and not exists (select from durable_internal.branch b where b.run_id = l.run_id) then
-        perform durable_internal.suspend_for(l, namespace_id, ops -> 0);
+        perform durable_internal.suspend_for(l, ops -> 0);
         return;
     end if;
     for op in select o.value from jsonb_array_elements(ops) as o loop
@@ -50,7 +51,10 @@ begin
 end
 $$;
 
-create or replace function durable_internal.suspend_for(l durable_internal.lease, namespace_id int, op jsonb)
+drop function if exists durable_internal.suspend_for(durable_internal.lease, int, jsonb);  -- started children as well
+
+-- … for one thing that is no child.
+create or replace function durable_internal.suspend_for(l durable_internal.lease, op jsonb)
 returns void
 language plpgsql volatile
 as $$
@@ -69,9 +73,6 @@ begin
                                                || jsonb_build_object('position', place, 'name', name));
     when 'sleep' then
         perform durable_internal.begin_sleep(l, place, name, durable_internal.op_due(op));
-    when 'child' then
-        perform durable_internal.begin_wait(l, jsonb_build_object('position', place, 'name', name, 'event', '$child',
-            'key', durable_internal.start_child(l.run_id, namespace_id, op)));
     end case;
 end
 $$;
@@ -82,7 +83,7 @@ returns timestamptz
 language plpgsql volatile
 as $$
 begin
-    return case when op ? 'until' then durable_internal.op_time('until', op ->> 'until')
+    return case when op ->> 'until' is not null then durable_internal.op_time('until', op ->> 'until')
                 when op ->> 'op' = 'sleep' then clock_timestamp() + durable_internal.duration('duration', op ->> 'duration')
                 else clock_timestamp() + durable_internal.op_ms('timeout', op ->> 'timeout') * interval '1 ms' end;
 end
@@ -105,8 +106,12 @@ begin
                 case when op ->> 'op' = 'child' then durable_internal.start_child(l.run_id, namespace_id, op) end,
                 nullif(durable_internal.take_place(l, op ->> 'name'), l.remembered + 1))
             on conflict (run_id, name) do update
-               set kind = excluded.kind, due_at = excluded.due_at, child_id = excluded.child_id
+               set kind = excluded.kind, due_at = excluded.due_at, child_id = excluded.child_id, position = excluded.position
         returning b.* into b;
+    elsif b.kind = 'child' then  -- which a retry has kept: its error was remembered, and forgotten
+        b.position := coalesce(nullif(durable_internal.take_place(l, b.name), l.remembered + 1), b.position);
+        update durable_internal.branch t set position = b.position
+         where t.run_id = b.run_id and t.name = b.name and t.position is distinct from b.position;
     end if;
     events := case b.kind
         when 'sleep' then '[{}]'
@@ -130,6 +135,7 @@ as $$
 #variable_conflict use_column
 declare
     entry jsonb;
+    failed boolean := false;
 begin
     if w.others is null or not w.others -> 0 ? 'name' then
         return w;
@@ -140,12 +146,12 @@ begin
          where e.value ? 'due'
          order by (e.value ->> 'due')::timestamptz, e.n limit 1;
     else
-        select e.value into entry
+        select e.value, e.value ->> 'kind' = 'child' and v.payload ->> 'status' <> 'completed' into entry, failed
           from durable_internal.event v, jsonb_array_elements(w.others) with ordinality as e (value, n)
          where v.seq = chosen and e.value ->> 'event' = v.name and coalesce(e.value ->> 'key', '') = v.correlation_key
          order by e.n limit 1;
     end if;
-    delete from durable_internal.branch b where b.run_id = w.run_id and b.name = entry ->> 'name';
+    delete from durable_internal.branch b where b.run_id = w.run_id and b.name = entry ->> 'name' and not failed;
     w.name := entry ->> 'name';
     w.event := coalesce(entry ->> 'event', '$sleep');
     w.on_timeout := entry ->> 'onTimeout';
@@ -155,7 +161,9 @@ begin
 end
 $$;
 
--- A retry begins anew what was waited for, but for children that have not failed.
+-- A retry begins anew what was waited for, but for children that have not failed: a child that is alive is waited for, what one
+-- has come to is taken. A handler in C remembers that it has started a child as a step of its own. It must not wait again for
+-- one that has ended: the end comes once, and the run has had it.
 create or replace function durable_internal.forget_branches(run_id uuid)
 returns void
 language plpgsql volatile
@@ -166,5 +174,12 @@ begin
      where b.run_id = forget_branches.run_id
        and not exists (select from durable_internal.run c
                         where c.id = b.child_id and (c.status is null or c.status = 'completed'));
+    delete from durable_internal.step s
+     where s.run_id = forget_branches.run_id and s.kind = 'step_tx' and s.name like 'start:%'
+       and (select c.status in ('failed', 'cancelled')  -- no exists, which would be joined: by the run's id, each
+              from durable_internal.run c
+             where c.id = case when s.result #>> '{}' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+                               then (s.result #>> '{}')::uuid end  -- a handler's own steps may have such names
+               and c.parent_run_id = s.run_id);
 end
 $$;

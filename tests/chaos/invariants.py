@@ -85,7 +85,8 @@ CHECKS = [
     ("I6", "nobody waits for an event that is there",
      "select w.run, e.sent_at, format('%s %s is event %s', w.event, w.key, e.id) from sut.wait w join sut.event e on e.name ="
      " w.event and e.key = w.key and e.seq > w.run_seq where not exists (select from sut.delivery d where d.event_seq = e.seq"
-     " and d.run = w.run)"),
+     " and d.run = w.run) and not exists (select from sut.run c where w.event = '$child' and c.id::text = w.key"
+     " and c.finished_at is null)"),
     ("I7", "no session of ours is in a transaction for over ten seconds",
      "select null::uuid, max(at), format('%s (pid %s) %s %s for %s', app, pid, min(state), min(wait), max(age)) from hc.session_look"
      " group by app, pid"),

@@ -5,7 +5,8 @@
  * charged for crashes, the run that kills its workers went on, and the tests after it found their
  * worker dead; with a reaped worker's sessions left alone, the one that froze in a step with a
  * transaction kept its run; with a scheduler that looked for timers of long ago once in ten
- * seconds, 2,500 of them took half a minute. More in tests/mutations. */
+ * seconds, 2,500 of them took half a minute; with a retry that remembered the start of a child
+ * that had failed, its parent waited for ever. More in tests/mutations. */
 #include "support.h"
 
 #include <signal.h>
@@ -139,6 +140,145 @@ static void a_sleeping_run_wakes(void **state) {
                         "durable.runs where id = '%s'",
                         id) >= 300);
     assert_int_equal(sql_int(conn, "select attempt from durable.runs where id = '%s'", id), 1);
+}
+
+/* A run of job family, which begins so many children, one after the other. */
+static const char *family_of(int kids) {
+    static char id[64];
+    (void)snprintf(id, sizeof id, "%s",
+                   sql_text(conn,
+                            "select durable.start('family', '{\"kids\": %d}', timeout => '1 hour')",
+                            kids));
+    return id;
+}
+
+/* Waits until a run waits for a child; answers which (valid until the next call but one). */
+static const char *child_of(const char *id) {
+    static char children[2][64];
+    static int next;
+    char *child = children[next++ % 2];
+    wait_until(
+        conn, 20,
+        "select coalesce(waiting_for ->> 'kind' = 'child', false) from durable.runs where id "
+        "= '%s'",
+        id);
+    (void)snprintf(
+        child, sizeof children[0], "%s",
+        sql_text(conn, "select waiting_for ->> 'runId' from durable.runs where id = '%s'", id));
+    return child;
+}
+
+static void check_end(const char *id, const char *status) {
+    wait_until(conn, 20, "select finished_at is not null from durable.runs where id = '%s'", id);
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        status);
+}
+
+static int children_of(const char *id) {
+    return (int)sql_int(conn, "select count(*) from durable.runs where parent_run_id = '%s'", id);
+}
+
+static void end_child(const char *child, bool well) {
+    sql(conn, "select durable.send_event('mood', '%s', '%s')", well ? "true" : "false", child);
+    check_end(child, well ? "completed" : "failed");
+}
+
+static void its_time_is_over(const char *id) {
+    sql(conn,
+        "update durable_internal.timer set due_at = clock_timestamp() where run_id = '%s' and kind "
+        "= 'run_timeout'",
+        id);
+    check_end(id, "failed");
+}
+
+static void retry(const char *id) {
+    assert_int_equal(sql_int(conn, "select durable.retry('%s')", id), 1);
+}
+
+static void a_retry_begins_a_child_that_has_failed_anew(void **state) {
+    (void)state;
+    const char *id = family_of(2);
+    end_child(child_of(id), true);
+    wait_until(conn, 20, "select count(*) = 2 from durable.runs where parent_run_id = '%s'", id);
+    for (int failed = 1; failed <= 2; failed++) {
+        end_child(child_of(id), false);
+        check_end(id, "failed");
+        retry(id);
+    }
+    end_child(child_of(id), true);
+    check_end(id, "completed");
+    assert_int_equal(children_of(id), 4); /* the first one once, the second three times */
+}
+
+static void a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent(void **state) {
+    (void)state;
+    const char *id = family_of(1);
+    for (int cancelled = 1; cancelled <= 2; cancelled++) {
+        const char *child = child_of(id);
+        assert_int_equal(sql_int(conn, "select durable.cancel('%s')", id), 1);
+        check_end(child, "cancelled");
+        retry(id);
+    }
+    end_child(child_of(id), true);
+    check_end(id, "completed");
+    assert_int_equal(children_of(id), 3);
+}
+
+static void a_retry_waits_for_a_child_that_is_alive(void **state) {
+    (void)state;
+    const char *id = family_of(1), *child = child_of(id);
+    its_time_is_over(id);
+    retry(id);
+    assert_string_equal(child_of(id), child);
+    end_child(child, true);
+    check_end(id, "completed");
+    assert_int_equal(children_of(id), 1);
+}
+
+static void a_retry_takes_the_result_of_a_child_that_has_completed(void **state) {
+    (void)state;
+    const char *id = family_of(1), *child = child_of(id);
+    its_time_is_over(id);
+    end_child(child, true);
+    retry(id);
+    check_end(id, "completed");
+    assert_int_equal(children_of(id), 1);
+}
+
+/* Somebody has let the child go on before its parent: it is alive. */
+static void a_retry_waits_for_a_child_that_was_retried(void **state) {
+    (void)state;
+    const char *id = family_of(1), *child = child_of(id);
+    sql(conn, "select durable.cancel('%s')", child);
+    check_end(id, "failed");
+    retry(child);
+    retry(id);
+    assert_string_equal(child_of(id), child);
+    end_child(child, true);
+    check_end(id, "completed");
+    assert_int_equal(children_of(id), 1);
+}
+
+/* Both were cancelled, and both go on: nobody has heard of the child's first end, and it counts no
+ * more, whether the child has come to its second by then or not. */
+static void a_retry_passes_over_the_old_end_of_a_child_that_goes_on(void **state) {
+    (void)state;
+    for (int is_first = 0; is_first <= 1; is_first++) {
+        const char *id = family_of(1), *child = child_of(id);
+        assert_int_equal(sql_int(conn, "select durable.cancel('%s')", id), 1);
+        check_end(child, "cancelled");
+        retry(child);
+        if (is_first) {
+            end_child(child, true);
+        }
+        retry(id);
+        if (!is_first) {
+            assert_string_equal(child_of(id), child);
+            end_child(child, true);
+        }
+        check_end(id, "completed");
+        assert_int_equal(children_of(id), 1);
+    }
 }
 
 static void a_result_over_its_limit_fails_the_run_once_and_says_where(void **state) {
@@ -509,6 +649,18 @@ int main(void) {
                                         worker_down),
         cmocka_unit_test_setup_teardown(a_sleeping_run_wakes, worker_up, worker_down),
         cmocka_unit_test_setup_teardown(a_result_over_its_limit_fails_the_run_once_and_says_where,
+                                        worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_begins_a_child_that_has_failed_anew, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(
+            a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent, worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_waits_for_a_child_that_is_alive, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_takes_the_result_of_a_child_that_has_completed,
+                                        worker_up, worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_waits_for_a_child_that_was_retried, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(a_retry_passes_over_the_old_end_of_a_child_that_goes_on,
                                         worker_up, worker_down),
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
         cmocka_unit_test(a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting),

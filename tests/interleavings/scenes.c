@@ -100,6 +100,8 @@ static const struct op cancel_rr = { .name = "cancel r (repeatable read)",
                                      .errors = "40001" };
 OP(cancel_2, "cancel r2", "select durable.cancel(interleave.id('r2'))");
 OP_OR(retry, "retry", "DJ006", "select durable.retry(interleave.id('r'))");
+OP(retry_on, "retry r2", "select interleave.retry_on('w2', 'r2', true)");
+OP(retry_on_http, "retry r2 over HTTP", "select interleave.retry_on('w2', 'r2', false)");
 OP_OR(reschedule, "reschedule", "DJ006",
       "select durable.reschedule(interleave.id('r'), clock_timestamp() + interval '1 hour')");
 OP_OR(reschedule_now, "reschedule now", "DJ006",
@@ -154,12 +156,29 @@ OP(unlock_a, "unlock", "select durable.state_unlock('l', 'a')");
     "\"event\": \"e\"" more "}'); "
 
 #define QUEUED WORKERS "select interleave.run('r'); select durable_internal.move_marks(1);"
+#define OVERDUE                                                                                    \
+    WORKERS "select interleave.run('r', timeout => '1 hour'); update durable_internal.timer "      \
+            "set due_at = clock_timestamp() where kind = 'run_timeout';"
 #define FAMILY /* r2 waits for its child r */                                                      \
     SILENT "select interleave.run('r2'); select interleave.lease('w1'); "                          \
            "select interleave.ops('w1', 'r2', '[{\"op\": \"child\", \"name\": \"c\", \"job\": "    \
            "\"j\"}]'); "                                                                           \
            "select interleave.keep('r', r.id::text) from durable_internal.run r "                  \
            "where r.parent_run_id is not null; select interleave.lease('w1'); "
+
+/* r2 has begun its child r, which w1 runs. */
+#define BEGUN(in_c)                                                                                \
+    WORKERS "select interleave.run('r2'); select interleave.go_on('w1', 'r2', " in_c "); "         \
+            "select interleave.keep('r', r.id::text) from durable_internal.run r where "           \
+            "r.parent_run_id is not null; select interleave.lease('w1'); "
+#define OUTLIVED(in_c) /* its own time is over before its child ends */                            \
+    BEGUN(in_c) "select durable_internal.time_out_run(interleave.id('r2'));"
+#define CANCELLED(in_c) BEGUN(in_c) "select durable.cancel(interleave.id('r2'));"
+#define FAILED(in_c) /* its child has failed, and so has it */                                     \
+    BEGUN(in_c)                                                                                    \
+    "select interleave.turn('w1', 'r', 'fail', '{\"error\": {\"name\": \"E\"}, "                   \
+    "\"permanent\": true}'); select durable_internal.match_events(10); "                           \
+    "select interleave.go_on('w1', 'r2', " in_c ");"
 
 const struct scene scenes[] = {
     { .name = "queued",
@@ -265,6 +284,15 @@ const struct scene scenes[] = {
                  "select interleave.run('r2', timeout => '1 ms'); select pg_sleep(0.002);",
       .points = "^(?!claim|turn|reap|take_out.again|take_out.wait|end|promote.seen)",
       .ops = { &promote, &cancel, &cancel_2, &done, &wait_e, &claim2, &reap, &step } },
+    { .name = "over its time, moved",
+      .setup = OVERDUE,
+      .points = "^promote",
+      .ops = { &promote, &reschedule, &reschedule_now } },
+    { .name = "over its time, goes on",
+      .setup = OVERDUE,
+      .points = "^(promote.seen|promote.free|end.ended|retry.locked)$",
+      .together = true,
+      .ops = { &promote, &cancel, &retry } },
     { .name = "ended",
       .setup =
           WORKERS "select interleave.run('r', '1', 'k1'); select interleave.lease('w1'); select "
@@ -295,6 +323,36 @@ const struct scene scenes[] = {
       .points = "^(commit.ended|end.ended)$",
       .together = true,
       .ops = { &done, &cancel_2, &match } },
+    { .name = "has ended before its child",
+      .setup = OUTLIVED("true"),
+      .points = "^(retry|claim.take|commit|end|match|step_tx)",
+      .ops = { &retry_on },
+      .against = { &done, &fail_for_good, &cancel, &match } },
+    { .name = "has ended before its child, HTTP",
+      .setup = OUTLIVED("false"),
+      .points = "^(retry|claim.take|commit|end|match|ops)",
+      .ops = { &retry_on_http },
+      .against = { &done, &fail_for_good, &cancel, &match } },
+    { .name = "has failed with its child",
+      .setup = FAILED("true"),
+      .points = "^(retry|claim.take|commit|step_tx)",
+      .ops = { &retry_on },
+      .against = { &retry, &claim2, &match } },
+    { .name = "has failed with its child, HTTP",
+      .setup = FAILED("false"),
+      .points = "^(retry|claim.take|commit|ops)",
+      .ops = { &retry_on_http },
+      .against = { &retry, &claim2, &match } },
+    { .name = "was cancelled with its child",
+      .setup = CANCELLED("true"),
+      .points = "^(retry|claim.take|commit|match|step_tx)",
+      .ops = { &retry_on },
+      .against = { &retry, &match } },
+    { .name = "was cancelled with its child, HTTP",
+      .setup = CANCELLED("false"),
+      .points = "^(retry|claim.take|commit|match|ops)",
+      .ops = { &retry_on_http },
+      .against = { &retry, &match } },
     { .name = "state",
       .setup = LEASED,
       .points = "^(?!claim|turn|reap|ops|commit.locked)",

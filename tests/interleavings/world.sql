@@ -174,6 +174,50 @@ begin
 end
 $$;
 
+-- A worker claims, and the handler of a run, which wants one child, goes on from what it remembers: one in C, which
+-- remembers the start as well, or one over HTTP.
+create function interleave.go_on(worker text, run text, in_c boolean)
+returns text
+language plpgsql volatile
+as $$
+declare
+    parent uuid := interleave.id(run);
+    held bigint;
+    child text;
+    ended text;
+begin
+    perform durable_internal.claim(interleave.id(worker), 10, 1000000);
+    select l.fence into held from durable_internal.lease l where l.run_id = parent and l.worker_id = interleave.id(worker);
+    if held is null then
+        return 'not mine';
+    end if;
+    select case when s.error is null then 'done' else 'fail' end into ended
+      from durable_internal.step s where s.run_id = parent and s.kind = 'child' and not s.forgotten;
+    if ended is not null then
+        return interleave.turn(worker, run, ended, '{"error": {"name": "E"}, "permanent": true}', held);
+    elsif not in_c then
+        return interleave.ops(worker, run, '[{"op": "child", "name": "c", "job": "j"}]', held);
+    end if;
+    select s.result #>> '{}' into child from durable_internal.step s where s.run_id = parent and s.name = 'start:c';
+    if child is null then
+        child := durable_internal.run_op(parent, '{"op": "child", "job": "j"}') #>> '{}';
+        perform durable_internal.commit_step_tx(interleave.id(worker), parent, held, 1, 1, 'start:c', to_jsonb(child), 1);
+    end if;
+    return interleave.turn(worker, run, 'wait', jsonb_build_object('position', 2, 'name', 'c', 'event', '$child', 'key', child), held);
+end
+$$;
+
+-- A run that has failed is let go on, and a worker does.
+create function interleave.retry_on(worker text, run text, in_c boolean)
+returns text
+language plpgsql volatile
+as $$
+begin
+    perform durable.retry(interleave.id(run));
+    return interleave.go_on(worker, run, in_c);
+end
+$$;
+
 create function interleave.step_op()
 returns jsonb
 language sql immutable
@@ -305,11 +349,11 @@ begin
     if exists (select from durable_internal.event_inbox) then
         return next 'the inbox is not empty';
     end if;
-    if exists (select from durable_internal.delivery d
-                where 1 <> (select count(*) from durable_internal.step s
+    if exists (select from durable_internal.delivery d join durable_internal.event e on e.seq = d.event_seq
+                where (e.name <> '$child' or e.payload ->> 'status' = 'completed')  -- the others a retry forgets
+                  and 1 <> (select count(*) from durable_internal.step s
                              where s.run_id = d.run_id and s.kind in ('wait_event', 'wait_any', 'child')
-                               and (s.kind = 'child' or s.result ->> 'id' = (select e.id::text from durable_internal.event e
-                                                                              where e.seq = d.event_seq)))) then
+                               and (s.kind = 'child' or s.result ->> 'id' = e.id::text))) then
         return next 'an event was given, and is not remembered, or twice';
     end if;
     if exists (select from durable_internal.step s where s.kind in ('wait_event', 'wait_any') and not (s.result ->> 'timedOut')::boolean
@@ -325,6 +369,10 @@ begin
                   and not exists (select from durable_internal.run r where r.id::text = w.correlation_key
                                      and r.parent_run_id = w.run_id)) then
         return next 'a run waits for a child that is not there';
+    end if;
+    if exists (select from durable_internal.wait w join durable_internal.run r on r.id::text = w.correlation_key
+                where w.event = '$child' and r.status is not null) then
+        return next 'a run waits for a child that has ended';
     end if;
     if exists (select from durable_internal.run r where r.idempotency_key is not null and r.status is null
                 group by r.idempotency_key having count(*) > 1) then
@@ -423,6 +471,15 @@ begin
     if exists (select from unnest(names, answers) as s (name, answer) where s.name = 'wait again' and s.answer = 'kept')
        and exists (select from durable_internal.run r where r.error ->> 'name' = 'WaitTimeoutError') then
         return next 'a wait without a timeout has timed out';
+    end if;
+    if exists (select from unnest(names, answers) as s (name, answer) where s.name ~ '^(retry|reschedule.*)$' and s.answer = 't')
+       and exists (select from durable_internal.run r where r.id = interleave.id('r') and r.error ->> 'name' = 'RunTimeoutError') then
+        return next 'a run was let go on, and its old timeout has ended it';
+    end if;
+    if not 'retry' = any (names) and exists (select from unnest(names) as n where n ~ '^retry r2')
+       and (select count(*) from durable_internal.run r where r.parent_run_id = interleave.id('r2')
+              and coalesce(r.status, 'completed') = 'completed') > 1 then
+        return next 'one child was begun twice';
     end if;
     if 'DJ006' = any (answers) and names <@ '{reschedule,reschedule now}'
        and exists (select from durable_internal.timer t where t.run_id = interleave.id('r') and t.kind in ('start', 'retry')) then

@@ -6,7 +6,8 @@
  *
  * A matcher looks at one inbox row and one wait at a time (`most` = 1), so that what lies beyond the limit is looked at as
  * well. Which of several it takes is left open: that covers every order. Event X is the first of every wait's names;
- * Y is the other one of a wait_any. */
+ * Y is the other one of a wait_any. The end of a child is an event too, of which only the last counts: what the retries of a
+ * parent and its child do to one another is in tests/interleavings. */
 #include "rows.inc"
 
 #ifndef EVENTS
@@ -269,7 +270,7 @@ end:
     od
 }
 
-/* promote_due's second half. */
+/* promote_due's second half, of waits. That of a run's own time, which moves, is in tests/interleavings. */
 proctype promoter() {
     byte n, r, which, budget = TIMEOUTS;
 end:

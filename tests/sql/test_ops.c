@@ -126,6 +126,7 @@ static void an_item_that_is_refused_harms_no_other(void **state) {
           "\"code\": \"invalid_argument\"" },
         { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"e\", \"timeout\": \"soon\"}]",
           "timeout 'soon'" },
+        { "[{\"op\": \"sleep\", \"name\": \"s\", \"until\": null}]", "duration null" },
     };
     (void)state;
     sql(conn, "select durable.start('http') from generate_series(1, 3)");
@@ -359,7 +360,9 @@ static void several_children_run_at_once(void **state) {
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs r join parent p on "
                                    "r.parent_run_id = p.run_id"),
                      3); /* none was started again */
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.branch"), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.branch join parent using (run_id)"),
+        0);
     assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait_other"), 0);
     sql(conn, "drop table parent, kids");
 }
@@ -396,7 +399,8 @@ static void what_is_first_of_several_goes_on(void **state) {
     time_goes_by();
     claim();
     assert_non_null(strstr(memory(), "3 wait_event x {\"timedOut\": true} -"));
-    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.branch"), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.branch join c using (run_id)"), 0);
 }
 
 static void two_waits_for_one_event_take_two(void **state) {
@@ -455,6 +459,136 @@ static void a_retry_does_again_what_failed_in_its_place(void **state) {
     assert_int_equal(sql_int(conn, "select position from durable.steps join c using (run_id) where "
                                    "name = 'e'"),
                      6);
+}
+
+/* The children of our run, oldest first: how each stands. */
+static const char *children(void) {
+    return sql_text(conn,
+                    "select coalesce(string_agg(r.status, ' ' order by r.created_at), '') from "
+                    "durable.runs r join parent p on r.parent_run_id = p.run_id");
+}
+
+/* Our run begins to wait for these children, and its time is over before they end. */
+static void children_outlive_their_parent(const char *ops) {
+    sql(conn, "drop table if exists parent");
+    sql(conn, "create table parent as select * from c");
+    (void)commit_ops("http", ops);
+    sql(conn, "select durable_internal.time_out_run(run_id) from parent");
+    assert_string_equal(status("http"), "failed");
+}
+
+/* … it is retried, and asks for what it does not remember. */
+static void retry_asks_for(const char *ops) {
+    sql(conn, "select durable.retry(run_id) from parent");
+    claim();
+    (void)commit_ops("http", ops);
+}
+
+static void a_retry_waits_for_a_child_that_is_alive(void **state) {
+    (void)state;
+    children_outlive_their_parent("[" KID("kid") "]");
+    retry_asks_for("[" KID("kid") "]"); /* claims the child as well */
+    assert_string_equal(children(), "running");
+    answer("kid", "{\"status\": \"completed\", \"result\": 1}");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 1 -");
+    assert_string_equal(children(), "completed");
+}
+
+static void a_retry_takes_the_result_of_a_child_that_has_completed(void **state) {
+    (void)state;
+    children_outlive_their_parent("[" KID("kid") "]");
+    claim();
+    answer("kid", "{\"status\": \"completed\", \"result\": 1}");
+    match();
+    retry_asks_for("[" KID("kid") "]");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 1 -");
+    assert_string_equal(children(), "completed");
+}
+
+static void a_retry_begins_a_child_anew_that_has_failed_or_was_cancelled(void **state) {
+    (void)state;
+    children_outlive_their_parent("[" KID("kid") "]");
+    claim();
+    answer("kid", "{\"status\": \"failed\", \"error\": {\"message\": \"no\"}}");
+    retry_asks_for("[" KID("kid") "]");
+    assert_string_equal(children(), "failed queued");
+    sql(conn, "select durable.cancel(run_id) from parent");
+    retry_asks_for("[" KID("kid") "]");
+    assert_string_equal(children(), "failed cancelled queued");
+    match();
+    claim();
+    answer("kid", "{\"status\": \"completed\", \"result\": 3}");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 3 -");
+}
+
+/* Of three at once one has failed, one has completed, one is alive. */
+static void a_retry_of_several_children_begins_only_what_has_failed_anew(void **state) {
+    (void)state;
+    const char *three = "[" KID("a") ", " KID("b") ", " KID("c") "]";
+    children_outlive_their_parent(three);
+    for (int i = 0; i < 2; i++) {
+        sql(conn, "drop table c");
+        sql(conn, "create table c as select c.*, w.id as worker_id from durable_internal.worker w, "
+                  "durable_internal.claim(w.id, 1, 1000000, w.number) as c");
+        answer("kid", i == 0 ? "{\"status\": \"failed\", \"error\": {\"message\": \"no\"}}"
+                             : "{\"status\": \"completed\", \"result\": 2}");
+    }
+    assert_string_equal(children(), "failed completed queued");
+    retry_asks_for(three);
+    match();
+    assert_string_equal(children(), "failed completed running queued");
+    assert_string_equal(status("http"), "queued"); /* b was over at once */
+}
+
+/* Somebody has let the child go on before its parent. Its error was remembered. */
+static void a_retry_waits_for_a_child_that_was_retried(void **state) {
+    (void)state;
+    sql(conn, "drop table if exists parent");
+    sql(conn, "create table parent as select * from c");
+    (void)commit_ops("http", "[" KID("kid") "]");
+    claim();
+    sql(conn, "create table kid as select * from c");
+    answer("kid", "{\"status\": \"failed\", \"error\": {\"message\": \"no\"}}");
+    match();
+    claim();
+    (void)commit_ops("http", "[{\"op\": \"step\", \"name\": \"b\", \"result\": 2}]");
+    answer("http",
+           "{\"status\": \"failed\", \"error\": {\"message\": \"no\", \"retryable\": false}}");
+    sql(conn, "select durable.retry(run_id) from kid");
+    retry_asks_for("[" KID("kid") "]");
+    assert_string_equal(children(), "running");
+    answer("kid", "{\"status\": \"completed\", \"result\": 1}");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 1 - 2 step b 2 -");
+    assert_string_equal(children(), "completed");
+    sql(conn, "drop table kid");
+}
+
+/* Both were cancelled, and both go on. */
+static void a_retry_passes_over_the_old_end_of_a_child_that_goes_on(void **state) {
+    (void)state;
+    sql(conn, "drop table if exists parent");
+    sql(conn, "create table parent as select * from c");
+    (void)commit_ops("http", "[" KID("kid") "]");
+    sql(conn, "select durable.cancel(run_id) from parent");
+    match();
+    sql(conn, "select durable.retry(r.id) from durable.runs r join parent p on r.parent_run_id = "
+              "p.run_id");
+    retry_asks_for("[" KID("kid") "]");
+    match();
+    assert_string_equal(status("http"), "waiting");
+    answer("kid", "{\"status\": \"completed\", \"result\": 2}");
+    match();
+    claim();
+    assert_string_equal(memory(), "1 child kid 2 -");
+    assert_string_equal(children(), "completed");
 }
 
 static void an_answer_ends_suspends_or_continues_a_run(void **state) {
@@ -559,6 +693,12 @@ int main(void) {
         RUN(two_waits_for_one_event_take_two),
         RUN(one_of_several_that_is_too_late_ends_the_run),
         RUN(a_retry_does_again_what_failed_in_its_place),
+        RUN(a_retry_waits_for_a_child_that_is_alive),
+        RUN(a_retry_takes_the_result_of_a_child_that_has_completed),
+        RUN(a_retry_begins_a_child_anew_that_has_failed_or_was_cancelled),
+        RUN(a_retry_of_several_children_begins_only_what_has_failed_anew),
+        RUN(a_retry_waits_for_a_child_that_was_retried),
+        RUN(a_retry_passes_over_the_old_end_of_a_child_that_goes_on),
         RUN(an_answer_ends_suspends_or_continues_a_run),
         RUN(an_answer_that_is_none_fails_the_attempt_with_a_reason),
         RUN(a_failure_that_is_not_to_be_retried_is_not),

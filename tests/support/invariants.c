@@ -31,10 +31,13 @@ const struct invariant invariants[] = {
     { "a lease is of a worker that lives, or that is still being buried",
       "select run_id from durable_internal.lease l left join durable_internal.worker w on w.id = "
       "l.worker_id where w.id is null or not (w.alive or w.leases_left)" },
-    { "a wait takes one event, a run takes an event once, and remembers it",
-      "select run_id from durable_internal.delivery d where not exists (select from "
-      "durable_internal.step s where s.run_id = d.run_id and s.kind in ('wait_event', 'wait_any', "
-      "'child'))" },
+    { "a wait takes one event, a run takes an event once, and remembers it; but a retry forgets "
+      "that "
+      "a child has failed",
+      "select run_id from durable_internal.delivery d join durable_internal.event e on e.seq = "
+      "d.event_seq where (e.name <> '$child' or e.payload ->> 'status' = 'completed') and not "
+      "exists (select from durable_internal.step s where s.run_id = d.run_id and s.kind in "
+      "('wait_event', 'wait_any', 'child'))" },
 };
 const size_t invariants_count = sizeof invariants / sizeof *invariants;
 

@@ -85,6 +85,26 @@ static dj_status world(dj_run *run, json_object *payload) {
     return dj_complete(run, json_object_get(result));
 }
 
+/* moods: waits to be told how it is to end. */
+static dj_status moods(dj_run *run, json_object *payload) {
+    json_object *event;
+    (void)payload;
+    DJ_TRY(dj_wait_for_event(run, "mood", &(dj_wait){ .correlation_key = dj_run_id(run) }, &event));
+    json_object *mood = json_object_object_get(event, "payload");
+    if (!json_object_get_boolean(mood)) {
+        return dj_run_fail_permanently(run, "in a bad mood");
+    }
+    return dj_complete(run, json_object_get(mood));
+}
+
+/* family: {"kids": n} children, one after the other. */
+static dj_status family(dj_run *run, json_object *payload) {
+    for (int i = 0; i < member(payload, "kids", 1); i++) {
+        DJ_TRY(dj_run_child(run, "moods", NULL, NULL, NULL));
+    }
+    return dj_complete(run, NULL);
+}
+
 static dj_status noop(dj_run *run, json_object *payload) {
     (void)payload;
     return dj_complete(run, NULL);
@@ -278,6 +298,8 @@ dj_status dj_module_init(dj_worker *worker) {
         { "steps", steps, { .context = NULL } },
         { "noop", noop, { .context = NULL } },
         { "world", world, { .context = NULL } },
+        { "moods", moods, { .context = NULL } },
+        { "family", family, { .max_attempts = 1 } },
         { "waits", waits, { .context = NULL } },
         { "transfers", transfers, { .context = NULL } },
         { "slow", slow, { .context = NULL } },

@@ -59,6 +59,12 @@ stackshift.job('declined', async ({ run, step }) => {
   if (!charged) throw new NonRetryableError('not charged')
   return 'charged'
 })
+stackshift.job('mood', async ({ run, step }) => {
+  const { payload } = await step.waitForEvent('mood', { correlationKey: run.id })
+  if (!payload.well) throw new NonRetryableError('in a bad mood')
+  return 'well'
+})
+stackshift.job('family', async ({ step }) => await step.runJob('mood', {}))
 stackshift.job('any', async ({ step }) => await step.waitForAny([{ event: 'paid' }, { event: 'refused', correlationKey: 'o1' }],
   { timeout: '1h', onTimeout: 'fail' }))
 stackshift.job('locked', async ({ state }) => ({ got: await state.lock('door', { ttl: '1h' }) }))

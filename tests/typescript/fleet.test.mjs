@@ -132,6 +132,30 @@ for (const commits of [true, false]) {
         [['charge', '1'], ['note', '2']])
     })
 
+    test('a retry waits for a child that is alive, and begins one anew that has failed', async () => {
+      const id = fleet.sql("select durable.start('family', max_attempts => 1, timeout => '1 hour')")[0][0]
+      const children = () => fleet.sql(`select id, status from durable.runs where parent_run_id = '${id}' order by created_at`)
+      const waits = async count => {
+        await until('the child waits', () => children()[count - 1]?.[1] === 'waiting')
+        await until('so does its parent', () =>
+          fleet.sql(`select waiting_for ->> 'runId' from durable.runs where id = '${id}'`)[0]?.[0] === children()[count - 1][0])
+      }
+      const tell = well => fleet.sql(`select durable.send_event('mood', '{"well": ${well}}', '${children().at(-1)[0]}')`)
+      await waits(1)
+      fleet.sql(`update durable_internal.timer set due_at = clock_timestamp() where run_id = '${id}' and kind = 'run_timeout'`)
+      assert.equal(JSON.parse((await ended(id))[1]).name, 'RunTimeoutError')
+      fleet.sql(`select durable.retry('${id}')`)
+      await waits(1)
+      assert.equal(children().length, 1)
+      tell(false)
+      assert.match((await ended(id))[1], /bad mood/)
+      fleet.sql(`select durable.retry('${id}')`)
+      await waits(2)
+      tell(true)
+      assert.deepEqual(await ended(id), ['completed', '"well"'])
+      assert.deepEqual(children().map(([, status]) => status), ['failed', 'completed'])
+    })
+
     test('a wait for any of several events takes one', async () => {
       const id = start('any')
       await until('it waits', () => fleet.sql(`select status from durable.runs where id = '${id}'`)[0][0] === 'waiting')
