@@ -318,7 +318,7 @@ begin
         select o.run_id, o.op, o.detail
           from unnest(runs, ops, details) as o (run_id, op, detail)
          where o.run_id = any (mine)
-         order by o.run_id
+         order by jsonb_path_query_first(o.detail, '$.ops[*] ? (@.op == "state").key') #>> '{}' collate "C" nulls first, o.run_id
     loop
         delete from durable_internal.lease l where l.run_id = one.run_id returning l.* into l;
         l.remembered := coalesce((one.detail ->> 'remembered')::int, l.remembered);

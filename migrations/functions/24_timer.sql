@@ -66,6 +66,7 @@ begin
         continue when not durable_internal.is_free(one.run_id);  -- tried again later
         -- FAILPOINT promote.free
         if one.kind = 'wait_timeout' then
+            continue when not durable_internal.are_children_free(one.wait_id);
             perform durable_internal.time_out_wait(one.wait_id);
         else
             perform from durable_internal.timer t
@@ -114,6 +115,33 @@ begin
     if found then return true; end if;
     perform from durable_internal.ready t where t.run_id = is_free.run_id for update skip locked;
     return found;
+end
+$$;
+
+-- The same of the children of a run, and of theirs, where the end of a wait cancels them. Locks their rows: so they stay free,
+-- and as their parents' rows are held, none is started meanwhile.
+create or replace function durable_internal.are_children_free(wait_id bigint)
+returns boolean
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    generation uuid[];
+    child uuid;
+begin
+    generation := array(select w.run_id from durable_internal.wait w
+                         where w.wait_id = are_children_free.wait_id
+                           and (w.on_timeout = 'cancel' or w.others @> '[{"onTimeout": "cancel"}]'));
+    while cardinality(generation) > 0 loop
+        generation := array(select r.id from durable_internal.run r
+                             where r.parent_run_id = any (generation) and r.status is null);
+        foreach child in array generation loop
+            if not durable_internal.is_free(child) then
+                return false;
+            end if;
+        end loop;
+    end loop;
+    return true;
 end
 $$;
 

@@ -435,12 +435,14 @@ as $$
        and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200;
 $$;
 
--- commit_ops of many items, or of what is no plain step.
+-- commit_ops of many items, or of what is no plain step. Those that change state come by its key, so that two calls do not each
+-- hold what the other one waits for; who waits all the same, for somebody's open transaction, is busy after a moment.
 create or replace function durable_internal.commit_together(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
 returns table (n int, answer jsonb)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
+set lock_timeout = '100ms'
 as $$
 #variable_conflict use_column
 declare
@@ -460,7 +462,7 @@ begin
         select i.n::int, i.run_id, i.fence, i.worker_id, i.ops
           from unnest(runs, fences, workers, ops) with ordinality as i (run_id, fence, worker_id, ops, n)
          where i.n <> all (coalesce(quick.done, '{}'))
-         order by i.run_id, i.n
+         order by jsonb_path_query_first(i.ops, '$[*] ? (@.op == "state").key') #>> '{}' collate "C" nulls first, i.run_id, i.n
     loop
         n := item.n;
         answer := durable_internal.commit_item(item.run_id, item.fence, item.worker_id, item.ops);
@@ -521,6 +523,8 @@ begin
             perform durable_internal.fail_attempt(l, 'failed', jsonb_build_object('name', 'ResultRefused', 'message',
                 sqlerrm, 'retryable', false), null, permanent => true);
             return jsonb_build_object('code', 'payload_too_large', 'message', sqlerrm);
+        when lock_not_available or deadlock_detected then  -- of state, of a key
+            return '{"code": "busy"}';
     end;
     if done.suspended then
         delete from durable_internal.lease t where t.run_id = l.run_id;

@@ -175,7 +175,8 @@ end
 $$;
 
 -- Takes a lock for `ttl` from now. True: it was free, over, or the owner's own, whose time begins anew; false: another has it.
--- A lock has nothing to do with a value of the same key. `run_id` (or null) is the run whose end frees it.
+-- A lock has nothing to do with a value of the same key. `run_id` (or null) is the run whose end frees it: one whose run has
+-- ended is free, if free_locks() has passed over it.
 -- Locks: the row; it waits for another's transaction that takes or frees the lock just now. Raises DJ001.
 create or replace function durable_internal.state_lock(namespace_id int, key text, owner text, run_id uuid,
                                                        ttl interval)
@@ -195,7 +196,8 @@ begin
             state_lock.owner)
         on conflict (namespace_id, key) do update
        set expires_at = clock_timestamp() + state_lock.ttl, run_id = excluded.run_id, owner = excluded.owner
-     where l.owner = excluded.owner or l.expires_at <= clock_timestamp();
+     where l.owner = excluded.owner or l.expires_at <= clock_timestamp()
+        or exists (select from durable_internal.run r where r.id = l.run_id and r.finished_at is not null);
     return found;
 end
 $$;
@@ -219,7 +221,8 @@ end
 $$;
 
 -- Frees the locks of runs that end. Called by whoever ends them, under their leases: nothing takes a lock for these runs
--- after it. One look into an index that has only the locks of runs. Locks: their rows, by key.
+-- after it. One look into an index that has only the locks of runs. Locks: their rows, waiting for none: somebody may have asked
+-- for one of them in a transaction that stays open, which is not to stop the turn of a worker, or all timers.
 create or replace function durable_internal.free_locks(run_ids uuid[])
 returns void
 language plpgsql volatile
@@ -229,8 +232,7 @@ begin
     delete from durable_internal.state_lock
      where ctid = any (array(select l.ctid from durable_internal.state_lock l
                               where l.run_id = any (free_locks.run_ids)
-                              order by l.namespace_id, l.key
-                                for update));
+                                for update skip locked));
 end
 $$;
 

@@ -2,6 +2,7 @@
  * functions, without HTTP. */
 #include "support.h"
 
+#include <pthread.h>
 #include <string.h>
 
 static const char *url;
@@ -654,6 +655,63 @@ static void an_endpoint_that_rests_costs_its_runs_no_attempt(void **state) {
     assert_int_equal(sql_int(conn, "select failures from durable.endpoints"), 0);
 }
 
+/* Many runs of two sessions each count in one of two keys: the one session's runs in the one order,
+ * the other's in the other. */
+
+#define SESSIONS 2
+#define COUNTED 20
+
+struct session {
+    const char *direction; /* of the order in which its runs come */
+    int refused;
+};
+
+static void *count(void *context) {
+    struct session *session = context;
+    PGconn *mine = connect_to(url);
+    sql(mine, "set lock_timeout = '1s'");
+    for (int round = 0; round < 30; round++) {
+        session->refused += (int)sql_int(mine,
+                                         "with i as (select array_agg(run_id order by run_id) as "
+                                         "runs, array_agg(fence order by run_id) as "
+                                         "fences, array_agg(worker_id) as workers, "
+                                         "array_agg(jsonb_build_array(jsonb_build_object('op', "
+                                         "'state', 'name', 'n%d', 'action', 'increment', 'key', "
+                                         "case when (place %% 2 = 0) = %s then "
+                                         "'one' else 'two' end)) order by run_id) as ops from "
+                                         "counted where half = %s) select count(*) "
+                                         "filter (where o.answer ? 'code') from i, "
+                                         "durable_internal.commit_ops(i.runs, i.fences, "
+                                         "i.workers, i.ops) as o",
+                                         round, session->direction, session->direction);
+    }
+    PQfinish(mine);
+    return NULL;
+}
+
+static void counters_of_many_runs_do_not_meet_crosswise(void **state) {
+    struct session sessions[SESSIONS] = { { .direction = "true" }, { .direction = "false" } };
+    pthread_t threads[SESSIONS];
+    (void)state;
+    sql(conn, "select durable.start('http') from generate_series(1, %d)", SESSIONS * COUNTED);
+    sql(conn, "create table counted as select c.run_id, c.fence, w.id as worker_id, row_number() "
+              "over (order by "
+              "c.run_id) as place, false as half from durable_internal.worker w, "
+              "durable_internal.claim(w.id, 100, 10000000, w.number) as c");
+    sql(conn, "update counted set half = place > %d", COUNTED);
+    for (int i = 0; i < SESSIONS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, count, &sessions[i]), 0);
+    }
+    for (int i = 0; i < SESSIONS; i++) {
+        (void)pthread_join(threads[i], NULL);
+        assert_int_equal(sessions[i].refused, 0);
+    }
+    assert_int_equal(
+        sql_int(conn,
+                "select sum(value::int) from durable_internal.state where key in ('one', 'two')"),
+        30 * SESSIONS * COUNTED);
+}
+
 static void old_secrets_hold_for_a_day(void **state) {
     (void)state;
     for (int i = 0; i < 12; i++) {
@@ -705,6 +763,7 @@ int main(void) {
         RUN(an_endpoint_that_rests_costs_its_runs_no_attempt),
         RUN(a_log_or_a_progress_over_its_limits_is_refused_to_its_run),
         RUN(an_error_keeps_no_more_than_its_protocol_names),
+        RUN(counters_of_many_runs_do_not_meet_crosswise),
         cmocka_unit_test(old_secrets_hold_for_a_day),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

@@ -326,6 +326,24 @@ static void the_locks_of_a_run_are_freed_with_it_and_no_others(void **state) {
                         "k5");
 }
 
+/* Who asks for a lock in vain has its row until his transaction ends. */
+static void a_lock_that_is_asked_for_keeps_no_run_from_its_end(void **state) {
+    (void)state;
+    PGconn *other = connect_to(url);
+    const char *run = strdup(sql_text(conn, "select durable.start('locks')"));
+    sql(conn, "select durable_internal.state_op(1, '%s', 'lock', 'busy', '{\"ttl\": \"1h\"}')",
+        run);
+    sql(other, "begin");
+    assert_int_equal(sql_int(other, "select durable.state_lock('busy', 'me', '1 hour')"), 0);
+    sql(conn, "set lock_timeout = '2s'");
+    assert_int_equal(sql_int(conn, "select durable.cancel('%s')", run), 1);
+    sql(conn, "reset lock_timeout");
+    sql(other, "commit");
+    assert_int_equal(sql_int(other, "select durable.state_lock('busy', 'me', '1 hour')"), 1);
+    assert_int_equal(sql_int(conn, "select durable.state_lock('busy', 'you', '1 hour')"), 0);
+    PQfinish(other);
+}
+
 static void an_op_answers_as_the_protocol_says(void **state) {
     static const struct {
         const char *call, *answer;
@@ -513,6 +531,7 @@ int main(void) {
         cmocka_unit_test(what_has_expired_is_absent_in_every_function),
         cmocka_unit_test(a_lock_has_one_owner_who_may_lengthen_it),
         cmocka_unit_test(the_locks_of_a_run_are_freed_with_it_and_no_others),
+        cmocka_unit_test(a_lock_that_is_asked_for_keeps_no_run_from_its_end),
         cmocka_unit_test(an_op_answers_as_the_protocol_says),
         cmocka_unit_test(what_is_wrong_is_named_and_stores_nothing),
         cmocka_unit_test(namespaces_hold_apart),

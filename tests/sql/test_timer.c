@@ -8,12 +8,14 @@
 
 #include <string.h>
 
+static const char *url;
 static PGconn *conn;
 static const char *worker;
 
 static int setup(void **state) {
     (void)state;
-    conn = connect_to(database_new());
+    url = database_new();
+    conn = connect_to(url);
     worker = strdup(worker_new(conn, "j"));
     return 0;
 }
@@ -125,6 +127,31 @@ static void a_retry_moved_into_the_past_is_due_at_once(void **state) {
     check_due("retrying");
 }
 
+/* A wait that cancels its run when it is too late, and so its run's children, one of which somebody
+ * holds: others do not wait. */
+static void a_child_that_is_held_keeps_no_timer_of_others(void **state) {
+    (void)state;
+    PGconn *other = connect_to(url);
+    ops("[{\"op\": \"child\", \"name\": \"kid\", \"job\": \"k\"}, {\"op\": \"wait_event\", "
+        "\"name\": "
+        "\"w\", \"event\": \"e\", \"timeout\": \"1ms\", \"onTimeout\": \"cancel\"}]");
+    sql(other, "begin");
+    sql(other, "select durable.cancel(id) from durable.runs where job = 'k'");
+    sql(conn, "select durable.start('j', scheduled_at => clock_timestamp() + interval '1 ms')");
+    sql(conn, "set lock_timeout = '2s'");
+    wait_until(conn, 5, "select promoted = 1 from durable_internal.promote_due(100, 60)");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where status = 'waiting'"),
+                     1);
+    sql(other, "rollback");
+    wait_until(conn, 5, "select promoted = 1 from durable_internal.promote_due(100, 60)");
+    assert_string_equal(
+        sql_text(conn, "select string_agg(status, ' ' order by id desc) from durable.runs where "
+                       "job = 'k' or id in (select run_id from c)"),
+        "cancelled cancelled");
+    sql(conn, "reset lock_timeout");
+    PQfinish(other);
+}
+
 int main(void) {
 #define RUN(test) cmocka_unit_test_setup_teardown(test, leased, over)
     const struct CMUnitTest tests[] = {
@@ -135,6 +162,7 @@ int main(void) {
         RUN(a_scheduled_run_moved_into_the_past_is_due_at_once),
         RUN(a_queued_run_moved_into_the_past_is_due_at_once),
         RUN(a_retry_moved_into_the_past_is_due_at_once),
+        RUN(a_child_that_is_held_keeps_no_timer_of_others),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }
