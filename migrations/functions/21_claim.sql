@@ -189,7 +189,7 @@ begin
                                     for update skip locked) as r
         ), fit as materialized (
             select n.*, nextval('durable_internal.fence_seq') as fence
-              from (select n.*, sum(n.bytes) over (rows unbounded preceding) - n.bytes as before
+              from (select n.*, sum(n.bytes) over (order by n.seq rows unbounded preceding) - n.bytes as before
                       from next n) as n
              where n.before < claim.bytes_max
         ), taken as (

@@ -452,9 +452,9 @@ begin
     perform pg_current_xact_id();
     insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at, worker_id,
                                         lane_id, attempt, remembered, bytes, crashes, resumed, deadline)
-    values (l.run_id, nextval('durable_internal.order_seq'), l.fence, l.started_at, l.attempt_started_at,
-            l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.crashes,
-            make_ready.resumed, l.deadline);
+    values (l.run_id, nextval('durable_internal.order_seq'), l.fence, l.started_at,
+            case when make_ready.resumed then l.attempt_started_at end, l.worker_id, l.lane_id, l.attempt, l.remembered,
+            l.bytes, l.crashes, make_ready.resumed, l.deadline);
     perform durable_internal.wake_workers();
 end
 $$;

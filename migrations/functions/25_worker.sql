@@ -385,7 +385,7 @@ begin
         on conflict (id) do update set beat_at = clock_timestamp(), active = excluded.active;
     delete from durable_internal.scheduler s where s.beat_at < clock_timestamp() - interval '1 minute';
     delete from durable_internal.worker w
-     where not w.alive and w.ended_at < clock_timestamp() - interval '1 day';
+     where not w.alive and not w.leases_left and w.ended_at < clock_timestamp() - interval '1 day';
     return active or not exists (select from durable_internal.scheduler s
                                   where s.active and s.beat_at > clock_timestamp() - interval '5 seconds');
 end

@@ -97,6 +97,7 @@ static dj_status connect_session(struct connecting *attempt) {
     FAILPOINT_SOCKET("database.opened", PQsocket(attempt->conn));
     AUTO(pgresult)
     PGresult *set = PQexec(attempt->conn,
+                           "set default_transaction_isolation = 'read committed'; "
                            "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
                            "set idle_in_transaction_session_timeout = '10s'");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {

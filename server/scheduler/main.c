@@ -103,7 +103,8 @@ static dj_status scheduler_open(struct scheduler *scheduler, const char *conninf
     FAILPOINT_SOCKET("scheduler.connected", PQsocket(scheduler->conn));
     AUTO(pgresult)
     PGresult *set =
-        PQexec(scheduler->conn, "set lock_timeout = '2s'; set statement_timeout = '60s'; "
+        PQexec(scheduler->conn, "set default_transaction_isolation = 'read committed'; "
+                                "set lock_timeout = '2s'; set statement_timeout = '60s'; "
                                 "listen durable_due");
     if (PQresultStatus(set) != PGRES_COMMAND_OK) {
         return dj_fail_result(set);

@@ -7,6 +7,7 @@
  * passing over what others hold, two claims waited for one another until the test's time was up. */
 #include "support.h"
 
+#include <signal.h>
 #include <string.h>
 
 static const char *url;
@@ -140,11 +141,41 @@ static void a_frozen_session_is_ended_and_its_leases_are_taken(void **state) {
     PQfinish(frozen);
 }
 
+/* A statement that has waited for another's lock looks at what is there then; at any other level it
+ * would act on what was. */
+static void our_sessions_are_read_committed_whatever_the_database_says(void **state) {
+    (void)state;
+    sql(conn, "create function public.look() returns trigger language plpgsql as $$ begin if "
+              "current_setting('application_name') like 'durable-%%' and "
+              "current_setting('transaction_isolation') <> 'read committed' then raise 'at %%', "
+              "current_setting('transaction_isolation'); end if; return null; end $$");
+    for (int i = 0; i < 2; i++) {
+        sql(conn,
+            "create trigger look after insert or delete on durable_internal.%s for each row "
+            "execute "
+            "function public.look()",
+            i == 0 ? "lease" : "timer");
+    }
+    sql(conn, "do $$ begin execute format('alter database %%I set default_transaction_isolation = "
+              "serializable', current_database()); end $$");
+    pid_t worker = spawn_worker(url, NULL), scheduler = spawn_scheduler(url);
+    const char *id = sql_text(
+        conn, "select durable.start('noop', scheduled_at => clock_timestamp() + interval '1 s')");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+    sql(conn,
+        "do $$ begin execute format('alter database %%I reset default_transaction_isolation', "
+        "current_database()); end $$");
+    sql(conn, "drop function public.look() cascade");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_claims_at_once_share_nothing),
         cmocka_unit_test(a_claim_in_flight_and_a_reaper_leave_no_lease_on_the_dead),
         cmocka_unit_test(a_beat_that_comes_while_the_reaper_waits_saves_the_worker),
+        cmocka_unit_test(our_sessions_are_read_committed_whatever_the_database_says),
         cmocka_unit_test(a_frozen_session_is_ended_and_its_leases_are_taken),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

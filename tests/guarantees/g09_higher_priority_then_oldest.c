@@ -86,10 +86,32 @@ static void who_comes_back_stands_behind_who_was_there(void **state) {
     assert_string_equal(claimed(2), "second first");
 }
 
+/* A claim ends with what its bytes let through: the oldest, whatever lane they are in. */
+static void what_a_claim_has_room_for_is_the_oldest(void **state) {
+    (void)state;
+    sql(conn, "select durable_internal.worker_leave('%s')", worker);
+    sql(conn, "select durable.cancel(id) from durable.runs where finished_at is null");
+    (void)snprintf(worker, sizeof worker, "%s", worker_new(conn, "by-hand"));
+    static const char *const queues[] = { "one", "two", "one", "one", "two" };
+    for (size_t i = 0; i < sizeof queues / sizeof *queues; i++) {
+        sql(conn,
+            "select durable.start('by-hand', jsonb_build_array(%zu, repeat('x', 5000)), queue => "
+            "'%s')",
+            i + 1, queues[i]);
+    }
+    assert_string_equal(
+        sql_text(conn,
+                 "select string_agg(payload ->> 0, ' ') from durable_internal.claim('%s', 5, 7000)",
+                 worker),
+        "1 2");
+    sql(conn, "select durable.cancel(id) from durable.runs where finished_at is null");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_claim_takes_the_highest_priority_then_the_oldest),
         cmocka_unit_test(runs_of_several_queues_and_jobs_come_in_one_order),
+        cmocka_unit_test(what_a_claim_has_room_for_is_the_oldest),
         cmocka_unit_test(who_comes_back_stands_behind_who_was_there),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
