@@ -23,7 +23,8 @@ end
 $$;
 
 -- A remembered op: the next position of the run, or the one that a retry has forgotten. False: the name is there already, from a
--- request whose answer was lost.
+-- request whose answer was lost. So is the last place that a run has, if its name is said again: the limit is for what is new.
+-- Raises DJ004.
 create or replace function durable_internal.remember(inout l durable_internal.lease, name text, kind text, result jsonb,
                                                      error jsonb, began timestamptz, out fresh boolean)
 language plpgsql volatile
@@ -32,13 +33,15 @@ as $$
 declare
     place int;
 begin
-    if l.remembered >= durable_internal.steps_max() then
-        perform durable_internal.fail('DJ004', format('step %s is number %s; the limit is %s', name, l.remembered + 1,
-                                                      durable_internal.steps_max()));
+    if l.remembered >= durable_internal.steps_max()
+       and not exists (select from durable_internal.step s
+                        where s.run_id = l.run_id and s.name = remember.name and s.by_name) then
+        perform durable_internal.next_place(l, name);
     end if;
     insert into durable_internal.step as s (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
                                             kind, result, error, by_name)
-    values (l.run_id, l.remembered + 1, l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
+    values (l.run_id, least(l.remembered + 1, durable_internal.steps_max()),  -- a check is made before a conflict is seen
+            l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
             clock_timestamp(), remember.name, remember.kind, remember.result, remember.error, true)
         on conflict (run_id, name) where by_name do update
            set attempt = excluded.attempt, fence = excluded.fence, worker_id = excluded.worker_id,
@@ -49,10 +52,9 @@ begin
     fresh := found;
     if fresh then
         l.remembered := greatest(l.remembered, place);
-        l.bytes := l.bytes + coalesce(pg_column_size(remember.result), 0) + coalesce(pg_column_size(remember.error), 0);
+        l.bytes := l.bytes + durable_internal.history_bytes(remember.result, remember.error);
         if l.bytes > durable_internal.history_bytes_max() then
-            perform durable_internal.fail('DJ004', format('step %s makes the run''s history larger than %s bytes',
-                                                          name, durable_internal.history_bytes_max()));
+            perform durable_internal.fail('DJ004', durable_internal.history_full(name));
         end if;
     end if;
 end
@@ -63,6 +65,24 @@ create or replace function durable_internal.steps_max() returns int language sql
 -- … in bytes.
 create or replace function durable_internal.history_bytes_max()
 returns int language sql immutable as $$ select 64 * 1024 * 1024 $$;
+
+-- What a step adds to its run's history: the bytes of its text, for as such a claim hands it over. What lies in a table is
+-- compressed, and a number may be short to keep and long to print.
+create or replace function durable_internal.history_bytes(result jsonb, error jsonb)
+returns int
+language sql immutable
+as $$
+    select coalesce(octet_length(history_bytes.result::text), 0) + coalesce(octet_length(history_bytes.error::text), 0);
+$$;
+
+-- What is said of a step that the history has no room for.
+create or replace function durable_internal.history_full(name text)
+returns text
+language sql immutable
+as $$
+    select format('step %s makes the run''s history larger than %s bytes: keep what is large elsewhere, and remember where',
+                  name, durable_internal.history_bytes_max());
+$$;
 
 -- What an op that was said again gave the first time.
 create or replace function durable_internal.remembered_result(run_id uuid, name text)
@@ -342,15 +362,17 @@ begin
         return;
     end if;
     with held as materialized (
-        select i.n, i.ops, jsonb_array_length(i.ops) as many, l.*
+        select i.n, i.ops, jsonb_array_length(i.ops) as many, i.bytes, l.*
           from unnest(plain) as p (n)
          cross join lateral (select p.n, commit_steps.runs[p.n] as run_id, commit_steps.fences[p.n] as fence,
-                                    commit_steps.workers[p.n] as worker_id, commit_steps.ops[p.n] as ops) as i
+                                    commit_steps.workers[p.n] as worker_id, commit_steps.ops[p.n] as ops,
+                                    (select sum(durable_internal.history_bytes(o.value -> 'result', o.value -> 'error'))
+                                       from jsonb_array_elements(commit_steps.ops[p.n]) as o) as bytes) as i
          cross join lateral (select l.run_id, l.fence, l.worker_id, l.attempt, l.remembered
                                from durable_internal.lease l
                               where l.run_id = i.run_id and l.fence = i.fence and l.worker_id = i.worker_id
                                 and l.remembered + jsonb_array_length(i.ops) <= durable_internal.steps_max()
-                                and l.bytes + pg_column_size(i.ops) <= durable_internal.history_bytes_max()
+                                and l.bytes + i.bytes <= durable_internal.history_bytes_max()
                                 for update skip locked) as l
     ), inserted as (
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
@@ -363,7 +385,7 @@ begin
          cross join lateral jsonb_array_elements(h.ops) with ordinality as o (op, k)
     ), moved as (
         update durable_internal.lease t
-           set remembered = t.remembered + h.many, bytes = t.bytes + pg_column_size(h.ops)
+           set remembered = t.remembered + h.many, bytes = t.bytes + h.bytes
           from held h
          where t.run_id = any (array[h.run_id])
     )
@@ -393,15 +415,17 @@ as $$
 declare
     op jsonb := ops[1] -> 0;
     instant timestamptz := clock_timestamp();
+    more int;
     l record;
 begin
     if cardinality(runs) = 1 and ops[1] -> 1 is null and durable_internal.is_plain_step(op) then
-        select l.attempt, l.remembered, l.bytes + pg_column_size(op) as bytes, w.beat_at + w.ttl as until into l
+        more := durable_internal.history_bytes(op -> 'result', op -> 'error');
+        select l.attempt, l.remembered, l.bytes + more as bytes, w.beat_at + w.ttl as until into l
           from durable_internal.lease l
           join durable_internal.worker w on w.id = l.worker_id
          where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
            and l.remembered < durable_internal.steps_max()
-           and l.bytes + pg_column_size(op) <= durable_internal.history_bytes_max()
+           and l.bytes + more <= durable_internal.history_bytes_max()
            for update of l skip locked;
         if found then
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
