@@ -106,7 +106,7 @@ returns timestamptz
 language plpgsql volatile
 as $$
 begin
-    return case when op ? 'until' then durable_internal.op_time('until', op ->> 'until')
+    return case when op ->> 'until' is not null then durable_internal.op_time('until', op ->> 'until')
                 when op ->> 'op' = 'sleep' then clock_timestamp() + durable_internal.duration('duration', op ->> 'duration')
                 else clock_timestamp() + durable_internal.op_ms('timeout', op ->> 'timeout') * interval '1 ms' end;
 end

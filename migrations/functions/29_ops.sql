@@ -141,9 +141,10 @@ begin
                 perform durable_internal.check_json(format('the result of step %s', name), op -> 'result',
                                                     durable_internal.payload_bytes_max());
             end if;
+            failure := durable_internal.op_error(op);
             select r.* into done from durable_internal.remember(l, name, 'step',
-                case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
-                durable_internal.op_error(op), (op ->> 'startedAt')::timestamptz) as r;
+                case when failure is null then coalesce(op -> 'result', 'null') end, failure,
+                durable_internal.json_instant('startedAt', op -> 'startedAt')) as r;
             l := done.l;
         when 'state' then
             answer := durable_internal.remembered_result(l.run_id, name);
@@ -182,10 +183,12 @@ begin
             suspending := suspending || op;
             suspended := true;
         when 'step_retry' then
+            perform durable_internal.check_backoff('backoff', nullif(op -> 'backoff', 'null'));
             perform durable_internal.begin_step_retry(l, op || jsonb_build_object('error',
                 coalesce(durable_internal.op_error(op), '{"message": "failed"}'),
+                'backoff', coalesce(nullif(op -> 'backoff', 'null'), '{}'),
                 'retryAfterMs', durable_internal.op_ms('retryAfter', op ->> 'retryAfter'),
-                'tries', coalesce((op ->> 'tries')::int, 1)));
+                'tries', coalesce(durable_internal.op_int('tries', op -> 'tries', 1, 1000000), 1)));
             suspended := true;
         when 'park' then
             perform durable_internal.begin_park(l, jsonb_build_object('step', left(name, 210),
@@ -262,23 +265,28 @@ begin
 end
 $$;
 
+-- A time up to ten years ahead. What only PostgreSQL takes for one (`tomorrow`, `-infinity`) is none.
 create or replace function durable_internal.op_time(argument text, value text)
 returns timestamptz
 language plpgsql stable
 as $$
 declare
-    instant timestamptz;
+    instant timestamptz := durable_internal.json_instant(argument, to_jsonb(value));
 begin
-    if value is null then
-        return null;
-    end if;
-    instant := value::timestamptz;
     perform durable_internal.check_time(argument, instant);
     return instant;
-exception when invalid_datetime_format or datetime_field_overflow then
-    perform durable_internal.fail('DJ001', format('%s %s is not a time; RFC 3339 is allowed', argument,
-                                                  quote_literal(left(value, 60))));
-    return null;
+end
+$$;
+
+create or replace function durable_internal.op_int(argument text, value jsonb, low int, high int)
+returns int
+language plpgsql immutable
+as $$
+declare
+    number bigint := durable_internal.json_integer(argument, value);
+begin
+    perform durable_internal.check_count(argument, number, low, high);
+    return number;
 end
 $$;
 
@@ -329,8 +337,10 @@ declare
     child uuid;
 begin
     child := (durable_internal.start_run(start_child.namespace_id, op ->> 'job', coalesce(op -> 'payload', '{}'),
-        coalesce(o ->> 'queueName', 'default'), null, null, (o ->> 'maxAttempts')::int,
-        durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'), coalesce((o ->> 'priority')::int, 0),
+        coalesce(o ->> 'queueName', 'default'), null, null,
+        durable_internal.op_int('options.maxAttempts', o -> 'maxAttempts', 1, 1000000),
+        durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'),
+        coalesce(durable_internal.op_int('options.priority', o -> 'priority', -32768, 32767), 0),
         o ->> 'concurrencyKey', durable_internal.op_duration('timeout', o ->> 'timeout'), coalesce(o -> 'tags', '{}'),
         jsonb_strip_nulls(jsonb_build_object('backoff', o -> 'backoff')))).run_id;
     update durable_internal.run r set parent_run_id = start_child.parent where r.id = child;
@@ -366,8 +376,11 @@ begin
           from unnest(plain) as p (n)
          cross join lateral (select p.n, commit_steps.runs[p.n] as run_id, commit_steps.fences[p.n] as fence,
                                     commit_steps.workers[p.n] as worker_id, commit_steps.ops[p.n] as ops,
-                                    (select sum(durable_internal.history_bytes(o.value -> 'result', o.value -> 'error'))
-                                       from jsonb_array_elements(commit_steps.ops[p.n]) as o) as bytes) as i
+                                    case when commit_steps.ops[p.n] -> 1 is null
+                                         then durable_internal.history_bytes(commit_steps.ops[p.n] #> '{0,result}',
+                                                                             commit_steps.ops[p.n] #> '{0,error}')
+                                         else (select sum(durable_internal.history_bytes(o.value -> 'result', o.value -> 'error'))
+                                                 from jsonb_array_elements(commit_steps.ops[p.n]) as o) end as bytes) as i
          cross join lateral (select l.run_id, l.fence, l.worker_id, l.attempt, l.remembered
                                from durable_internal.lease l
                               where l.run_id = i.run_id and l.fence = i.fence and l.worker_id = i.worker_id
@@ -379,7 +392,7 @@ begin
                                            kind, result, error, by_name)
         select h.run_id, h.remembered + o.k, h.attempt, h.fence, h.worker_id,
                least((o.op ->> 'startedAt')::timestamptz, instant), instant, o.op ->> 'name', 'step',
-               case when o.op ? 'error' then null else coalesce(o.op -> 'result', 'null') end,
+               case when o.op -> 'error' <> 'null' then null else coalesce(o.op -> 'result', 'null') end,
                durable_internal.op_error(o.op), true
           from held h
          cross join lateral jsonb_array_elements(h.ops) with ordinality as o (op, k)
@@ -416,23 +429,29 @@ declare
     op jsonb := ops[1] -> 0;
     instant timestamptz := clock_timestamp();
     more int;
+    began timestamptz;
     l record;
 begin
     if cardinality(runs) = 1 and ops[1] -> 1 is null and durable_internal.is_plain_step(op) then
         more := durable_internal.history_bytes(op -> 'result', op -> 'error');
+        begin
+            began := least((op ->> 'startedAt')::timestamptz, instant);
+        exception when data_exception then
+            null;  -- no calendar has it: the slower way says so
+        end;
         select l.attempt, l.remembered, l.bytes + more as bytes, w.beat_at + w.ttl as until into l
           from durable_internal.lease l
           join durable_internal.worker w on w.id = l.worker_id
          where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
-           and l.remembered < durable_internal.steps_max()
+           and l.remembered < durable_internal.steps_max() and began is not null
            and l.bytes + more <= durable_internal.history_bytes_max()
            for update of l skip locked;
         if found then
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
                                                kind, result, error, by_name)
             values (runs[1], l.remembered + 1, l.attempt, fences[1], workers[1],
-                    least((op ->> 'startedAt')::timestamptz, instant), instant, op ->> 'name', 'step',
-                    case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
+                    began, instant, op ->> 'name', 'step',
+                    case when op -> 'error' <> 'null' then null else coalesce(op -> 'result', 'null') end,
                     case when op ? 'error' then durable_internal.op_error(op) end, true)
                 on conflict (run_id, name) where by_name do nothing;
         end if;
@@ -449,14 +468,16 @@ begin
 end
 $$;
 
--- A finished step that is small and named as it should be: the quick ways take it as it is. Its numbers and its depth
+-- A finished step that is small, named as it should be, and began at what looks like a time in UTC, as SDKs say it (any other is
+-- for json_instant): the quick ways take it as it is. Its numbers and its depth
 -- were checked by durable-server, by the rules of check_json. Stable, as pg_column_size is: else it is not inlined, and costs 45 us.
 create or replace function durable_internal.is_plain_step(op jsonb)
 returns boolean
 language sql stable
 as $$
     select op ->> 'op' = 'step' and pg_column_size(op) <= 14000
-       and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200;
+       and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200
+       and coalesce(op ->> 'startedAt' like '2___-__-__T__:__:__%Z', true);
 $$;
 
 -- commit_ops of many items, or of what is no plain step.
