@@ -11,6 +11,7 @@
 #include <json-c/linkhash.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A tokener is large and made for one value; this thread's is used again and again, and goes with
@@ -127,6 +128,25 @@ dj_status json_print(const char *argument, json_object *value, size_t bytes_max,
     }
     DJ_TRY(json_check(argument, printed, length, bytes_max));
     return buf_add(text, printed, length);
+}
+
+size_t json_stored_length(const char *text, size_t length) {
+    size_t stored = length;
+    bool in_string = false;
+    for (size_t i = 0; i < length; i++) {
+        char c = text[i];
+        if (in_string) {
+            i += c == '\\';
+            in_string = c != '"';
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == ',' || c == ':') {
+            stored++;
+        } else if ((c == 'e' || c == 'E') && i > 0 && text[i - 1] >= '0' && text[i - 1] <= '9') {
+            stored += (size_t)labs(strtol(text + i + 1, NULL, 10)); /* as many zeros */
+        }
+    }
+    return stored;
 }
 
 /* *ret_value is NULL for a field that is absent or null. */

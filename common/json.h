@@ -24,6 +24,10 @@ MUST_CHECK dj_status json_read(const char *text, size_t length, json_object **re
 MUST_CHECK dj_status json_print(const char *argument, json_object *value, size_t bytes_max,
                                 struct buf *text);
 
+/** About how long a checked text is once the database prints it: with a space behind each comma and
+ * colon, and no number with an exponent. Never less. */
+size_t json_stored_length(const char *text, size_t length);
+
 /** A field of an object, by its type. A field that is absent or null leaves *ret_… alone: put its
  * default there first, or ask with json_require. Texts and objects are lent by `object`.
  *  DJ_INVALID_ARGUMENT names the field and says what is allowed. */

@@ -113,13 +113,15 @@ dj_status dj_run_send_event(dj_run *run, const char *event, json_object *payload
     return op_run(run, name, op, NULL);
 }
 
-/* Two things are remembered: that the child was started, and how it ended. */
+/* Two things are remembered: that the child was started, and how it ended. A run that has no place
+ * for the second starts none. */
 dj_status dj_run_child(dj_run *run, const char *job, json_object *payload,
                        const dj_child_options *options, json_object **ret_result) {
     static const dj_child_options defaults;
     char start[NAME_BYTES_MAX + 1];
     const dj_child_options *o = options == NULL ? &defaults : options;
     const char *name = o->name == NULL ? job : o->name;
+    DJ_TRY(run_need_places(run, name, 2));
     json_object *op = op_new("child", "job", job), *how = json_object_new_object(), *child;
     json_object_object_add(op, "payload",
                            payload == NULL ? json_object_new_object() : json_object_get(payload));

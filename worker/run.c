@@ -223,6 +223,23 @@ dj_status run_refuse(dj_run *run, dj_status status, const char *error_name, cons
     return dj_fail(status, "%s", message);
 }
 
+/* The words are no_place_left's, in 28_branch.sql. */
+static dj_status refuse_place(dj_run *run, const char *name, int place) {
+    dj_status status = dj_fail(DJ_TOO_LARGE,
+                               "step %s is number %d; the limit is %d steps a run: let one step do "
+                               "more, or a run of its own do the rest",
+                               name, place, STEPS_MAX);
+    return run_refuse(run, status, "TooManySteps", name);
+}
+
+dj_status run_need_places(dj_run *run, const char *name, int places) {
+    DJ_TRY(run_may_call(run));
+    if (run->replay.position + places > STEPS_MAX) {
+        return refuse_place(run, name, run->replay.position + places);
+    }
+    return DJ_OK;
+}
+
 dj_status run_recall(dj_run *run, const char *name, const char *kind, const char **ret_name,
                      const struct memory **ret_memory) {
     DJ_TRY(run_may_call(run));
@@ -247,13 +264,8 @@ dj_status run_recall(dj_run *run, const char *name, const char *kind, const char
         return run_leave(run, "park", detail);
     }
     case REPLAY_NEW:
-        if (run->replay.position > STEPS_MAX) {
-            dj_status status =
-                dj_fail(DJ_TOO_LARGE, "step %s is number %d; the limit is %d steps a run",
-                        *ret_name, run->replay.position, STEPS_MAX);
-            return run_refuse(run, status, "TooManySteps", *ret_name);
-        }
-        return DJ_OK;
+        return run->replay.position > STEPS_MAX ? refuse_place(run, *ret_name, run->replay.position)
+                                                : DJ_OK;
     }
     return dj_fail(DJ_INTERNAL, "replay answered what it cannot");
 }
@@ -297,6 +309,10 @@ static dj_status run_park(dj_run *run, enum op_kind op) {
     return DJ_OK;
 }
 
+int64_t history_bytes(const char *text) {
+    return text == NULL ? 0 : (int64_t)json_stored_length(text, strlen(text));
+}
+
 dj_status run_commit_step(dj_run *run, const char *name, const char *kind, char *result,
                           char *step_error, int64_t elapsed_us) {
     run->position = run->replay.position;
@@ -305,7 +321,7 @@ dj_status run_commit_step(dj_run *run, const char *name, const char *kind, char 
     run->result = result;
     run->step_error = step_error;
     run->elapsed_us = elapsed_us;
-    run->bytes += result == NULL ? 0 : (int64_t)strlen(result);
+    run->bytes += history_bytes(result) + history_bytes(step_error);
     return run_park(run, OP_STEP);
 }
 

@@ -9,6 +9,9 @@
  * leaves. */
 MUST_CHECK dj_status run_may_call(dj_run *run);
 
+/** Refuses a durable call that takes more places than the run has left; the run fails by it. */
+MUST_CHECK dj_status run_need_places(dj_run *run, const char *name, int places);
+
 /** What a durable call finds remembered in its place. For REPLAY_OUT_OF_PLACE the run is parked,
  * and the status is DJ_SUSPENDED; DJ_OK with *ret_memory NULL: it is new. */
 MUST_CHECK dj_status run_recall(dj_run *run, const char *name, const char *kind,
@@ -34,6 +37,9 @@ MUST_CHECK dj_status run_refuse(dj_run *run, dj_status status, const char *error
 /** Commits a step's outcome and waits for it, the handler's stack parked. DJ_OK: durable. */
 MUST_CHECK dj_status run_commit_step(dj_run *run, const char *name, const char *kind, char *result,
                                      char *step_error, int64_t elapsed_us);
+
+/** What a result or an error adds to the run's history. NULL: nothing. */
+int64_t history_bytes(const char *text);
 
 /** Waits until this worker is sure that its leases hold; at once, where it is. DJ_LEASE_LOST. */
 MUST_CHECK dj_status run_prove_lease(dj_run *run);

@@ -135,9 +135,11 @@ dj_status step_print_result(dj_run *run, const char *name, json_object *result, 
     char argument[240];
     (void)snprintf(argument, sizeof argument, "result of step %s", name);
     dj_status status = json_print(argument, result, PAYLOAD_BYTES_MAX, &text);
-    if (status == DJ_OK && run->bytes + (int64_t)text.length > HISTORY_BYTES_MAX) {
-        status = dj_fail(DJ_TOO_LARGE, "with step %s the run's history is over %d bytes", name,
-                         HISTORY_BYTES_MAX);
+    if (status == DJ_OK && run->bytes + history_bytes(text.data) > HISTORY_BYTES_MAX) {
+        status = dj_fail(DJ_TOO_LARGE,
+                         "step %s makes the run's history larger than %d bytes: keep what is large "
+                         "elsewhere, and remember where",
+                         name, HISTORY_BYTES_MAX);
     }
     if (status == DJ_OK) {
         *ret_text = buf_take(&text);

@@ -154,7 +154,7 @@ dj_status dj_step_tx(dj_run *run, const char *name, dj_step_tx_fn step, json_obj
     DJ_TRY(run_prove_lease(run));
     struct step_tx tx = { .run = run, .name = full_name, .step = step, .input = input };
     dj_status status = tx_run(&tx);
-    run->bytes += tx.text == NULL ? 0 : (int64_t)strlen(tx.text);
+    run->bytes += history_bytes(tx.text);
     free(tx.text);
     if (status == DJ_OK && ret_result != NULL) {
         *ret_result = tx.result;

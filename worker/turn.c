@@ -212,7 +212,9 @@ static int compare_job(const void *name, const void *job) {
     return strcmp(name, ((const struct job *)job)->name);
 }
 
-/* Reads the flat memory of a run: five texts a step. See durable_internal.memory_of. */
+/* Reads the flat memory of a run: five texts a step. See durable_internal.memory_of. What the lease
+ * says of its bytes is of the last time that the run left a worker by itself: steps that one
+ * committed before it died are only here. */
 static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
     struct db_text_array array;
     DJ_TRY(rows_text_array(rows, row, CLAIM_MEMORY, &array));
@@ -222,6 +224,7 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
     }
     run->replay.steps = arena_alloc(&run->arena, (size_t)(fields / 5) * sizeof(struct memory));
     run->replay.tries = arena_alloc(&run->arena, (size_t)(fields / 5) * sizeof(char *));
+    int64_t bytes = (int64_t)run->payload_length;
     if (run->replay.steps == NULL || run->replay.tries == NULL) {
         return dj_fail(DJ_NO_MEMORY, "no memory for what a run remembers");
     }
@@ -231,6 +234,7 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
             const char *field;
             size_t length;
             DJ_TRY(db_text_array_next(&array, &field, &length));
+            bytes += field == NULL || f < 3 ? 0 : (int64_t)length;
             text[f] = field == NULL ? NULL : arena_strndup(&run->arena, field, length);
             if ((field == NULL) != (text[f] == NULL) || (f < 3 && text[f] == NULL)) {
                 return dj_fail(DJ_NO_MEMORY, "no memory for what a run remembers");
@@ -250,6 +254,7 @@ static dj_status read_memory(dj_run *run, const PGresult *rows, int row) {
             };
         }
     }
+    run->bytes = bytes > run->bytes ? bytes : run->bytes;
     return DJ_OK;
 }
 

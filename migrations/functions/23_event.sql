@@ -146,6 +146,9 @@ $$;
 -- this function waits for a client), a wait is given by `delete … returning`, and delivery's keys are the
 -- referee. An event for more waits than `most` goes back into the inbox until all are served.
 --
+-- An event that its run has no room for, in places or in bytes, ends that run, by name; nobody has received it then, and the
+-- next run that waits for it does.
+--
 -- Locks: its own advisory lock, then waits by number, then their timers. Called by match_turn and claim.
 create or replace function durable_internal.match_events(most int)
 returns int
@@ -160,6 +163,7 @@ declare
     looked int := 0;
     held int := 0;
     runs uuid[] := '{}'::uuid[];
+    given record;
 begin
     perform pg_advisory_xact_lock(durable_internal.worker_lock_class(), -1);
     with next as materialized (
@@ -223,6 +227,25 @@ begin
         end if;
         perform durable_internal.drop_others(w);
         w := durable_internal.branch_over(w, chosen);
+        if w.due_at is not null then
+            runs := runs || w.run_id;
+        end if;
+        met := met + 1;
+        select g.result, g.error, w.bytes::bigint + durable_internal.history_bytes(g.result, g.error) as bytes into given
+          from durable_internal.event e
+         cross join lateral (
+               select case when w.event <> '$child' then durable_internal.received_event(e)
+                           when e.payload ->> 'status' = 'completed' then e.payload -> 'result' end as result,
+                      case when w.event = '$child' and e.payload ->> 'status' <> 'completed' then e.payload -> 'error' end
+                      as error) as g
+         where e.seq = chosen;
+        if w.position > durable_internal.steps_max() or given.bytes > durable_internal.history_bytes_max() then
+            perform durable_internal.end_run(durable_internal.carried_by(w), 'failed', case
+                when w.position > durable_internal.steps_max() then durable_internal.too_many_steps(w.name, w.position)
+                else jsonb_build_object('name', 'ResultRefused', 'message', durable_internal.history_full(w.name),
+                                        'step', w.name, 'retryable', false) end, dead_letter => true);
+            continue;
+        end if;
         with received as (
             update durable_internal.event e set received = true where e.seq = chosen and not e.received
         ), delivered as (
@@ -231,28 +254,18 @@ begin
         ), remembered as (
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                                committed_at, name, kind, result, error)
-            select w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
-                   case when w.event = '$child' then 'child' when w.others is not null then 'wait_any' else 'wait_event' end,
-                   case when w.event <> '$child' then durable_internal.received_event(e)
-                        when e.payload ->> 'status' = 'completed' then e.payload -> 'result' end,
-                   case when w.event = '$child' and e.payload ->> 'status' <> 'completed' then e.payload -> 'error' end
-              from durable_internal.event e
-             where e.seq = chosen
+            values (w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
+                    case when w.event = '$child' then 'child' when w.others is not null then 'wait_any' else 'wait_event' end,
+                    given.result, given.error)
                 on conflict (run_id, position) do nothing
         )
         insert into durable_internal.ready (run_id, seq, fence, started_at, attempt_started_at,
                                             worker_id, lane_id, attempt, remembered, bytes, resumed,
                                             deadline)
-        select w.run_id, nextval('durable_internal.order_seq'), w.fence, w.started_at,
-               w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, greatest(w.remembered, w.position),
-               w.bytes + pg_column_size(e.payload), true, w.deadline
-          from durable_internal.event e
-         where e.seq = chosen;
-        if w.due_at is not null then
-            runs := runs || w.run_id;
-        end if;
+        values (w.run_id, nextval('durable_internal.order_seq'), w.fence, w.started_at,
+                w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, greatest(w.remembered, w.position),
+                given.bytes, true, w.deadline);
         -- FAILPOINT match.given
-        met := met + 1;
     end loop;
 
     if cardinality(runs) > 0 then

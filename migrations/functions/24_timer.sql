@@ -10,6 +10,7 @@
 -- every other way out of there does; who deletes it has won, and the timer goes after it. The list of those is as old as
 -- the statement that began it, and a run's own time moves: with a reschedule, or a retry after its end. So that one is looked
 -- at again once is_free holds the run's place, which a reschedule takes before the timer, and a retry commits together with it.
+-- What no step can be made of is left out of the sets: it is its run that fails, and all others go on.
 -- Locks: timer or wait rows, then runs.
 create or replace function durable_internal.promote_due(most int, back_s int, out promoted int,
                                                         out due_in_ms bigint)
@@ -21,6 +22,7 @@ declare
     now_at timestamptz := clock_timestamp();  -- not called in a condition: a volatile value is none of an index
     begin_at timestamptz := case when back_s < 0 then '-infinity' else now_at - back_s * interval '1 second' end;
     one record;
+    odd durable_internal.timer;
 begin
     promoted := 0;
     with next as materialized (
@@ -38,6 +40,11 @@ begin
     if due is not null then
         perform pg_current_xact_id();
         promoted := cardinality(due);
+        for odd in select t.* from unnest(due) as t where t.kind = 'sleep' and t.position > durable_internal.steps_max() loop
+            perform durable_internal.end_run(durable_internal.carried_by(odd), 'failed',
+                durable_internal.too_many_steps(odd.name, odd.position), dead_letter => true);
+            due := array(select t from unnest(due) as t where t.run_id <> odd.run_id);
+        end loop;
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                            committed_at, name, kind)
         select t.run_id, t.position, t.attempt, t.fence, t.worker_id, t.since, clock_timestamp(), t.name,
@@ -162,16 +169,20 @@ begin
     perform durable_internal.drop_others(w);
     w := durable_internal.branch_over(w, null);
     l := durable_internal.carried_by(w);
-    case w.on_timeout
-    when 'continue', 'sleep' then
+    case
+    when w.on_timeout in ('continue', 'sleep') and w.position > durable_internal.steps_max() then
+        perform durable_internal.end_run(l, 'failed', durable_internal.too_many_steps(w.name, w.position),
+                                         dead_letter => true);
+    when w.on_timeout in ('continue', 'sleep') then
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at,
                                            committed_at, name, kind, result)
         values (w.run_id, w.position, w.attempt, w.fence, w.worker_id, w.since, clock_timestamp(), w.name,
                 case when w.on_timeout = 'sleep' then 'sleep' when w.others is null then 'wait_event' else 'wait_any' end,
-                case when w.on_timeout <> 'sleep' then '{"timedOut": true}'::jsonb end);
+                case when w.on_timeout <> 'sleep' then '{"timedOut": true}'::jsonb end)
+            on conflict (run_id, position) do nothing;  -- as in promote_due, whose other timers would stand
         l.remembered := greatest(l.remembered, w.position);
         perform durable_internal.make_ready(l, resumed => true);
-    when 'cancel' then
+    when w.on_timeout = 'cancel' then
         perform durable_internal.end_run(l, 'cancelled', jsonb_build_object('name', 'WaitTimeoutError',
             'message', format('no event %s came in time', w.event), 'step', w.name, 'retryable', false));
     else
@@ -180,6 +191,15 @@ begin
             dead_letter => true);
     end case;
 end
+$$;
+
+-- The error of a run that waited where it may not remember how that ended.
+create or replace function durable_internal.too_many_steps(name text, place int)
+returns jsonb
+language sql immutable
+as $$
+    select jsonb_build_object('name', 'TooManySteps', 'message', durable_internal.no_place_left(name, place), 'step', name,
+                              'retryable', false);
 $$;
 
 -- Ends a run whose time is over, wherever it is.

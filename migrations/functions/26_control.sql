@@ -24,6 +24,30 @@ begin
 end
 $$;
 
+-- … and what a timer carries that holds its run.
+create or replace function durable_internal.carried_by(t durable_internal.timer)
+returns durable_internal.lease
+language plpgsql immutable
+as $$
+declare
+    l durable_internal.lease;
+begin
+    l.run_id := t.run_id;
+    l.fence := t.fence;
+    l.since := t.since;
+    l.started_at := t.started_at;
+    l.attempt_started_at := t.attempt_started_at;
+    l.worker_id := t.worker_id;
+    l.lane_id := t.lane_id;
+    l.attempt := t.attempt;
+    l.remembered := t.remembered;
+    l.bytes := t.bytes;
+    l.crashes := t.crashes;
+    l.deadline := t.deadline;
+    return l;
+end
+$$;
+
 -- Takes a run out of wherever it is; null: it has ended. The caller ends it or puts it elsewhere.
 --
 -- A run that moves while we look may be missed in each place once, so we look again: each look waits for
@@ -134,7 +158,7 @@ $$;
 -- steps are reused, remembered errors forgotten. A parked run goes on at once.
 --
 -- The idempotency key first: if it has gone to a newer run, this one may not come back to life beside it.
--- Locks: the key, the run. Raises DJ001, DJ003, DJ006.
+-- Locks: the key, the run. Raises DJ001, DJ003, DJ004, DJ006.
 create or replace function durable_internal.retry_run(namespace_id int, run_id uuid, max_attempts int)
 returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -146,6 +170,7 @@ declare
     k record;
     l durable_internal.lease;
     base int;
+    history bigint;
     parked text := 'version';  -- no constant: the index of all parked runs is not for finding one
 begin
     perform durable_internal.check_run(namespace_id, run_id);
@@ -208,10 +233,15 @@ begin
     l.attempt := r.attempt;
     l.crashes := 0;
     l.deadline := r.timeout is not null;
-    select coalesce(max(s.position), 0), (pg_column_size(r.payload) + coalesce(sum(pg_column_size(s.result)), 0))::int
-      into l.remembered, l.bytes
+    select coalesce(max(s.position), 0), coalesce(sum(durable_internal.history_bytes(s.result, null)), 0)
+      into l.remembered, history
       from durable_internal.step s
      where s.run_id = r.id;
+    if history > durable_internal.history_bytes_max() then
+        perform durable_internal.fail('DJ004', format('run %s remembers %s bytes; the limit is %s bytes', run_id, history,
+            durable_internal.history_bytes_max()), 'Start a new run.');
+    end if;
+    l.bytes := history + octet_length(r.payload::text);
     if r.timeout is not null then
         insert into durable_internal.timer (run_id, kind, due_at, since, lane_id)
         values (r.id, 'run_timeout', clock_timestamp() + r.timeout, clock_timestamp(), r.lane_id)

@@ -6,7 +6,29 @@
 -- is over its time, and the child that it has started. A row goes when its branch is over; but that of a child which has failed
 -- stays for a retry, as that of a lone child does when its parent ends before it.
 
--- The place in the order for what suspends: where it was before a retry forgot it, or the end.
+-- The place at the end of what a run remembers, for what is new under this name. Raises DJ004: there is none left.
+create or replace function durable_internal.next_place(l durable_internal.lease, name text)
+returns int
+language plpgsql volatile
+as $$
+begin
+    if l.remembered >= durable_internal.steps_max() then
+        perform durable_internal.fail('DJ004', durable_internal.no_place_left(name, l.remembered + 1));
+    end if;
+    return l.remembered + 1;
+end
+$$;
+
+-- What is said of a step that is one too many; worker/run.c says it of those of handlers in C.
+create or replace function durable_internal.no_place_left(name text, place int)
+returns text
+language sql immutable
+as $$
+    select format('step %s is number %s; the limit is %s steps a run: let one step do more, or a run of its own do the rest',
+                  name, place, durable_internal.steps_max());
+$$;
+
+-- The place in the order for what suspends: where it was before a retry forgot it, or the end. Raises DJ004.
 create or replace function durable_internal.take_place(l durable_internal.lease, name text)
 returns int
 language plpgsql volatile
@@ -18,12 +40,13 @@ begin
     delete from durable_internal.step s
      where s.run_id = l.run_id and s.name = take_place.name and s.by_name and s.forgotten
     returning s.position into place;
-    return coalesce(place, l.remembered + 1);
+    return coalesce(place, durable_internal.next_place(l, take_place.name));
 end
 $$;
 
 -- Suspends a run for one thing or for the first of several. `ops` were checked by apply_ops, whose caller deletes the lease.
--- Locks: as start_run, where a child is started. Raises DJ001.
+-- What is over has to find a place, and who finds that there is none must be this run: promote_due and match_events put
+-- the results of many runs in theirs by one statement. Locks: as start_run, where a child is started. Raises DJ001, DJ004.
 create or replace function durable_internal.suspend(l durable_internal.lease, namespace_id int, ops jsonb)
 returns void
 language plpgsql volatile
@@ -45,7 +68,8 @@ begin
     select e.value into first
       from jsonb_array_elements(entries) with ordinality as e (value, n)
      order by (e.value ? 'event') desc, e.n limit 1;
-    perform durable_internal.begin_wait(l, jsonb_build_object('position', l.remembered + 1, 'name', first ->> 'name', 'event',
+    perform durable_internal.begin_wait(l, jsonb_build_object('position', least(l.remembered + 1,
+        durable_internal.steps_max()), 'name', first ->> 'name', 'event',
         coalesce(first ->> 'event', '$sleep'), 'key', first ->> 'key', 'others', entries,
         'due', (select min((e.value ->> 'due')::timestamptz) from jsonb_array_elements(entries) as e)));
 end
@@ -90,6 +114,7 @@ end
 $$;
 
 -- The entries of one branch: one for each event that it is for, or one for a sleep. What it has begun before goes on.
+-- Raises DJ001, DJ004.
 create or replace function durable_internal.branch_entries(l durable_internal.lease, namespace_id int, op jsonb)
 returns jsonb
 language plpgsql volatile
@@ -112,6 +137,9 @@ begin
         b.position := coalesce(nullif(durable_internal.take_place(l, b.name), l.remembered + 1), b.position);
         update durable_internal.branch t set position = b.position
          where t.run_id = b.run_id and t.name = b.name and t.position is distinct from b.position;
+    end if;
+    if b.position is null then  -- at the end, which may have moved since it began
+        perform durable_internal.next_place(l, b.name);
     end if;
     events := case b.kind
         when 'sleep' then '[{}]'

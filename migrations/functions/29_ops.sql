@@ -23,7 +23,8 @@ end
 $$;
 
 -- A remembered op: the next position of the run, or the one that a retry has forgotten. False: the name is there already, from a
--- request whose answer was lost.
+-- request whose answer was lost. So is the last place that a run has, if its name is said again: the limit is for what is new.
+-- Raises DJ004.
 create or replace function durable_internal.remember(inout l durable_internal.lease, name text, kind text, result jsonb,
                                                      error jsonb, began timestamptz, out fresh boolean)
 language plpgsql volatile
@@ -32,13 +33,15 @@ as $$
 declare
     place int;
 begin
-    if l.remembered >= durable_internal.steps_max() then
-        perform durable_internal.fail('DJ004', format('step %s is number %s; the limit is %s', name, l.remembered + 1,
-                                                      durable_internal.steps_max()));
+    if l.remembered >= durable_internal.steps_max()
+       and not exists (select from durable_internal.step s
+                        where s.run_id = l.run_id and s.name = remember.name and s.by_name) then
+        perform durable_internal.next_place(l, name);
     end if;
     insert into durable_internal.step as s (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
                                             kind, result, error, by_name)
-    values (l.run_id, l.remembered + 1, l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
+    values (l.run_id, least(l.remembered + 1, durable_internal.steps_max()),  -- a check is made before a conflict is seen
+            l.attempt, l.fence, l.worker_id, least(remember.began, clock_timestamp()),
             clock_timestamp(), remember.name, remember.kind, remember.result, remember.error, true)
         on conflict (run_id, name) where by_name do update
            set attempt = excluded.attempt, fence = excluded.fence, worker_id = excluded.worker_id,
@@ -49,10 +52,9 @@ begin
     fresh := found;
     if fresh then
         l.remembered := greatest(l.remembered, place);
-        l.bytes := l.bytes + coalesce(pg_column_size(remember.result), 0) + coalesce(pg_column_size(remember.error), 0);
+        l.bytes := l.bytes + durable_internal.history_bytes(remember.result, remember.error);
         if l.bytes > durable_internal.history_bytes_max() then
-            perform durable_internal.fail('DJ004', format('step %s makes the run''s history larger than %s bytes',
-                                                          name, durable_internal.history_bytes_max()));
+            perform durable_internal.fail('DJ004', durable_internal.history_full(name));
         end if;
     end if;
 end
@@ -63,6 +65,24 @@ create or replace function durable_internal.steps_max() returns int language sql
 -- … in bytes.
 create or replace function durable_internal.history_bytes_max()
 returns int language sql immutable as $$ select 64 * 1024 * 1024 $$;
+
+-- What a step adds to its run's history: the bytes of its text, for as such a claim hands it over. What lies in a table is
+-- compressed, and a number may be short to keep and long to print.
+create or replace function durable_internal.history_bytes(result jsonb, error jsonb)
+returns int
+language sql immutable
+as $$
+    select coalesce(octet_length(history_bytes.result::text), 0) + coalesce(octet_length(history_bytes.error::text), 0);
+$$;
+
+-- What is said of a step that the history has no room for.
+create or replace function durable_internal.history_full(name text)
+returns text
+language sql immutable
+as $$
+    select format('step %s makes the run''s history larger than %s bytes: keep what is large elsewhere, and remember where',
+                  name, durable_internal.history_bytes_max());
+$$;
 
 -- What an op that was said again gave the first time.
 create or replace function durable_internal.remembered_result(run_id uuid, name text)
@@ -121,9 +141,10 @@ begin
                 perform durable_internal.check_json(format('the result of step %s', name), op -> 'result',
                                                     durable_internal.payload_bytes_max());
             end if;
+            failure := durable_internal.op_error(op);
             select r.* into done from durable_internal.remember(l, name, 'step',
-                case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
-                durable_internal.op_error(op), (op ->> 'startedAt')::timestamptz) as r;
+                case when failure is null then coalesce(op -> 'result', 'null') end, failure,
+                durable_internal.json_instant('startedAt', op -> 'startedAt')) as r;
             l := done.l;
         when 'state' then
             answer := durable_internal.remembered_result(l.run_id, name);
@@ -162,10 +183,12 @@ begin
             suspending := suspending || op;
             suspended := true;
         when 'step_retry' then
+            perform durable_internal.check_backoff('backoff', nullif(op -> 'backoff', 'null'));
             perform durable_internal.begin_step_retry(l, op || jsonb_build_object('error',
                 coalesce(durable_internal.op_error(op), '{"message": "failed"}'),
+                'backoff', coalesce(nullif(op -> 'backoff', 'null'), '{}'),
                 'retryAfterMs', durable_internal.op_ms('retryAfter', op ->> 'retryAfter'),
-                'tries', coalesce((op ->> 'tries')::int, 1)));
+                'tries', coalesce(durable_internal.op_int('tries', op -> 'tries', 1, 1000000), 1)));
             suspended := true;
         when 'park' then
             perform durable_internal.begin_park(l, jsonb_build_object('step', left(name, 210),
@@ -242,23 +265,28 @@ begin
 end
 $$;
 
+-- A time up to ten years ahead. What only PostgreSQL takes for one (`tomorrow`, `-infinity`) is none.
 create or replace function durable_internal.op_time(argument text, value text)
 returns timestamptz
 language plpgsql stable
 as $$
 declare
-    instant timestamptz;
+    instant timestamptz := durable_internal.json_instant(argument, to_jsonb(value));
 begin
-    if value is null then
-        return null;
-    end if;
-    instant := value::timestamptz;
     perform durable_internal.check_time(argument, instant);
     return instant;
-exception when invalid_datetime_format or datetime_field_overflow then
-    perform durable_internal.fail('DJ001', format('%s %s is not a time; RFC 3339 is allowed', argument,
-                                                  quote_literal(left(value, 60))));
-    return null;
+end
+$$;
+
+create or replace function durable_internal.op_int(argument text, value jsonb, low int, high int)
+returns int
+language plpgsql immutable
+as $$
+declare
+    number bigint := durable_internal.json_integer(argument, value);
+begin
+    perform durable_internal.check_count(argument, number, low, high);
+    return number;
 end
 $$;
 
@@ -309,8 +337,10 @@ declare
     child uuid;
 begin
     child := (durable_internal.start_run(start_child.namespace_id, op ->> 'job', coalesce(op -> 'payload', '{}'),
-        coalesce(o ->> 'queueName', 'default'), null, null, (o ->> 'maxAttempts')::int,
-        durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'), coalesce((o ->> 'priority')::int, 0),
+        coalesce(o ->> 'queueName', 'default'), null, null,
+        durable_internal.op_int('options.maxAttempts', o -> 'maxAttempts', 1, 1000000),
+        durable_internal.op_time('scheduledAt', o ->> 'scheduledAt'),
+        coalesce(durable_internal.op_int('options.priority', o -> 'priority', -32768, 32767), 0),
         o ->> 'concurrencyKey', durable_internal.op_duration('timeout', o ->> 'timeout'), coalesce(o -> 'tags', '{}'),
         jsonb_strip_nulls(jsonb_build_object('backoff', o -> 'backoff')))).run_id;
     update durable_internal.run r set parent_run_id = start_child.parent where r.id = child;
@@ -342,28 +372,33 @@ begin
         return;
     end if;
     with held as materialized (
-        select i.n, i.ops, jsonb_array_length(i.ops) as many, l.*
+        select i.n, i.ops, jsonb_array_length(i.ops) as many, i.bytes, l.*
           from unnest(plain) as p (n)
          cross join lateral (select p.n, commit_steps.runs[p.n] as run_id, commit_steps.fences[p.n] as fence,
-                                    commit_steps.workers[p.n] as worker_id, commit_steps.ops[p.n] as ops) as i
+                                    commit_steps.workers[p.n] as worker_id, commit_steps.ops[p.n] as ops,
+                                    case when commit_steps.ops[p.n] -> 1 is null
+                                         then durable_internal.history_bytes(commit_steps.ops[p.n] #> '{0,result}',
+                                                                             commit_steps.ops[p.n] #> '{0,error}')
+                                         else (select sum(durable_internal.history_bytes(o.value -> 'result', o.value -> 'error'))
+                                                 from jsonb_array_elements(commit_steps.ops[p.n]) as o) end as bytes) as i
          cross join lateral (select l.run_id, l.fence, l.worker_id, l.attempt, l.remembered
                                from durable_internal.lease l
                               where l.run_id = i.run_id and l.fence = i.fence and l.worker_id = i.worker_id
                                 and l.remembered + jsonb_array_length(i.ops) <= durable_internal.steps_max()
-                                and l.bytes + pg_column_size(i.ops) <= durable_internal.history_bytes_max()
+                                and l.bytes + i.bytes <= durable_internal.history_bytes_max()
                                 for update skip locked) as l
     ), inserted as (
         insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
                                            kind, result, error, by_name)
         select h.run_id, h.remembered + o.k, h.attempt, h.fence, h.worker_id,
                least((o.op ->> 'startedAt')::timestamptz, instant), instant, o.op ->> 'name', 'step',
-               case when o.op ? 'error' then null else coalesce(o.op -> 'result', 'null') end,
+               case when o.op -> 'error' <> 'null' then null else coalesce(o.op -> 'result', 'null') end,
                durable_internal.op_error(o.op), true
           from held h
          cross join lateral jsonb_array_elements(h.ops) with ordinality as o (op, k)
     ), moved as (
         update durable_internal.lease t
-           set remembered = t.remembered + h.many, bytes = t.bytes + pg_column_size(h.ops)
+           set remembered = t.remembered + h.many, bytes = t.bytes + h.bytes
           from held h
          where t.run_id = any (array[h.run_id])
     )
@@ -393,22 +428,30 @@ as $$
 declare
     op jsonb := ops[1] -> 0;
     instant timestamptz := clock_timestamp();
+    more int;
+    began timestamptz;
     l record;
 begin
     if cardinality(runs) = 1 and ops[1] -> 1 is null and durable_internal.is_plain_step(op) then
-        select l.attempt, l.remembered, l.bytes + pg_column_size(op) as bytes, w.beat_at + w.ttl as until into l
+        more := durable_internal.history_bytes(op -> 'result', op -> 'error');
+        begin
+            began := least((op ->> 'startedAt')::timestamptz, instant);
+        exception when data_exception then
+            null;  -- no calendar has it: the slower way says so
+        end;
+        select l.attempt, l.remembered, l.bytes + more as bytes, w.beat_at + w.ttl as until into l
           from durable_internal.lease l
           join durable_internal.worker w on w.id = l.worker_id
          where l.run_id = runs[1] and l.fence = fences[1] and l.worker_id = workers[1]
-           and l.remembered < durable_internal.steps_max()
-           and l.bytes + pg_column_size(op) <= durable_internal.history_bytes_max()
+           and l.remembered < durable_internal.steps_max() and began is not null
+           and l.bytes + more <= durable_internal.history_bytes_max()
            for update of l skip locked;
         if found then
             insert into durable_internal.step (run_id, position, attempt, fence, worker_id, started_at, committed_at, name,
                                                kind, result, error, by_name)
             values (runs[1], l.remembered + 1, l.attempt, fences[1], workers[1],
-                    least((op ->> 'startedAt')::timestamptz, instant), instant, op ->> 'name', 'step',
-                    case when op ? 'error' then null else coalesce(op -> 'result', 'null') end,
+                    began, instant, op ->> 'name', 'step',
+                    case when op -> 'error' <> 'null' then null else coalesce(op -> 'result', 'null') end,
                     case when op ? 'error' then durable_internal.op_error(op) end, true)
                 on conflict (run_id, name) where by_name do nothing;
         end if;
@@ -425,14 +468,16 @@ begin
 end
 $$;
 
--- A finished step that is small and named as it should be: the quick ways take it as it is. Its numbers and its depth
+-- A finished step that is small, named as it should be, and began at what looks like a time in UTC, as SDKs say it (any other is
+-- for json_instant): the quick ways take it as it is. Its numbers and its depth
 -- were checked by durable-server, by the rules of check_json. Stable, as pg_column_size is: else it is not inlined, and costs 45 us.
 create or replace function durable_internal.is_plain_step(op jsonb)
 returns boolean
 language sql stable
 as $$
     select op ->> 'op' = 'step' and pg_column_size(op) <= 14000
-       and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200;
+       and op ->> 'name' ~ '^[A-Za-z0-9_.:/@-]+(#[0-9]{1,5})?$' and length(op ->> 'name') <= 200
+       and coalesce(op ->> 'startedAt' like '2___-__-__T__:__:__%Z', true);
 $$;
 
 -- commit_ops of many items, or of what is no plain step. Those that change state come by its key, so that two calls do not each

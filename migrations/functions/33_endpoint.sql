@@ -130,7 +130,7 @@ begin
     perform durable_internal.check_options(jsonb_strip_nulls(jsonb_build_object('version', endpoint_synced.version)));
     for job in select j.value from jsonb_array_elements(jobs) as j loop
         perform durable_internal.check_name('jobs[].name', job ->> 'name');
-        perform durable_internal.check_count('jobs[].maxAttempts', (job ->> 'maxAttempts')::int, 1, 1000000);
+        perform durable_internal.op_int('jobs[].maxAttempts', job -> 'maxAttempts', 1, 1000000);
         perform durable_internal.check_options(jsonb_strip_nulls(jsonb_build_object(
             'backoff', job -> 'backoff', 'version', coalesce(job -> 'version', to_jsonb(endpoint_synced.version)))));
     end loop;
@@ -150,7 +150,7 @@ begin
         on conflict (namespace_id, job) do update set endpoint = excluded.endpoint;
     insert into durable_internal.job as k (namespace_id, name, max_attempts, backoff, version)
     select distinct on (j.value ->> 'name') endpoint_synced.namespace_id, j.value ->> 'name',
-           (j.value ->> 'maxAttempts')::int, nullif(j.value -> 'backoff', 'null'),
+           durable_internal.op_int('jobs[].maxAttempts', j.value -> 'maxAttempts', 1, 1000000), nullif(j.value -> 'backoff', 'null'),
            coalesce(j.value ->> 'version', endpoint_synced.version)
       from jsonb_array_elements(jobs) as j
      order by j.value ->> 'name'

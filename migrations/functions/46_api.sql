@@ -411,7 +411,8 @@ $$;
 
 -- What is new in the timelines of runs of any namespaces: entries later than `afters` (microseconds since 1970), oldest
 -- first; of each run the first `most`, and those that have the time of the last one of them. A run that is ready is no
--- entry: it has no time yet. The last entry of a run that has ended is its end.
+-- entry: it has no time yet. The last entry of a run that has ended is its end. A run that is not there, or whose times cannot be
+-- reckoned with, tells nothing, and the others go on: they are of anybody.
 create or replace function durable_internal.stream_tails(namespaces int[], run_ids uuid[], afters bigint[], most int)
 returns table (n int, at_us bigint, entry text, ended boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -419,17 +420,21 @@ as $$
 #variable_conflict use_column
 begin
     for i in 1 .. cardinality(stream_tails.run_ids) loop
-        perform durable_internal.check_run(namespaces[i], run_ids[i]);
-        return query
-        select i, (extract(epoch from t.at) * 1000000)::bigint,
-               durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
-               t.kind in ('completed', 'failed', 'cancelled')
-          from (select t.*
-                  from durable_internal.timeline_part(run_ids[i], timestamptz 'epoch' + afters[i] * interval '1 microsecond', most)
-                       with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
-                 where not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
-                 order by t.at fetch first (stream_tails.most) rows with ties) as t
-         order by t.place;
+        begin
+            perform durable_internal.check_run(namespaces[i], run_ids[i]);
+            return query
+            select i, (extract(epoch from t.at) * 1000000)::bigint,
+                   durable_internal.timeline_json(t.at, t.kind, t.name, t.attempt, t.duration_ms, t.detail)::text,
+                   t.kind in ('completed', 'failed', 'cancelled')
+              from (select t.*
+                      from durable_internal.timeline_part(run_ids[i], timestamptz 'epoch' + afters[i] * interval '1 microsecond', most)
+                           with ordinality as t (at, kind, name, attempt, duration_ms, detail, place)
+                     where not (t.kind = 'waiting' and t.detail ->> 'kind' in ('worker', 'paused', 'endpoint'))
+                     order by t.at fetch first (stream_tails.most) rows with ties) as t
+             order by t.place;
+        exception when data_exception or sqlstate 'DJ003' then
+            null;  -- of this one there is nothing to tell
+        end;
     end loop;
 end
 $$;

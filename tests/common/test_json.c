@@ -57,6 +57,25 @@ static void strings_keep_their_characters(void **state) {
     assert_becomes("\"\\\"\\\\\\b\\f\\n\\r\\t\"", "\"\\\"\\\\\\b\\f\\n\\r\\t\"");
 }
 
+/* As long as PostgreSQL prints it, or somewhat longer. */
+static void a_text_is_as_long_as_it_is_stored(void **state) {
+    static const struct {
+        const char *text, *stored;
+    } rows[] = {
+        { "null", "null" },
+        { "[true,false,{}]", "[true, false, {}]" },
+        { "{\"a,b:\\\"c\":\"1e300\"}", "{\"a,b:\\\"c\": \"1e300\"}" },
+        { "[[1,2],{\"e\":[]}]", "[[1, 2], {\"e\": []}]" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(json_stored_length(rows[i].text, strlen(rows[i].text)),
+                         strlen(rows[i].stored));
+    }
+    assert_in_range(json_stored_length("1e300", 5), 301, 310);
+    assert_in_range(json_stored_length("[-1.5E-300]", 11), 306, 315);
+}
+
 static void a_stored_value_is_read_whatever_its_type(void **state) {
     (void)state;
     static const char *const stored[] = { "1", "true", "null", "-1.5", "\"x\"", "{}", "[1, 2]" };
@@ -473,6 +492,7 @@ int main(void) {
         cmocka_unit_test(a_string_is_decoded_in_its_place),
         cmocka_unit_test(values_of_every_type_are_read_and_printed),
         cmocka_unit_test(strings_keep_their_characters),
+        cmocka_unit_test(a_text_is_as_long_as_it_is_stored),
         cmocka_unit_test(a_stored_value_is_read_whatever_its_type),
         cmocka_unit_test(what_is_read_need_not_be_closed_by_a_zero_byte),
         cmocka_unit_test(what_is_not_json_is_refused_where_it_begins),

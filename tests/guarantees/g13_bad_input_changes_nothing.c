@@ -233,18 +233,81 @@ static void a_run_whose_failure_is_refused_keeps_nobody_waiting(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* A run that remembers `steps` steps s1, s2 …, by hand, each with this result; it comes at once. */
+static const char *full_run(const char *job, const char *payload, int steps, const char *result) {
+    sql(conn, "begin");
+    const char *id = sql_text(conn, "select durable.start('%s', '%s')", job, payload);
+    sql(conn,
+        "insert into durable_internal.step (run_id, position, attempt, started_at, committed_at, "
+        "name, kind, result) select '%s', n, 1, now(), now(), 's' || n, 'step', %s from "
+        "generate_series(1, %d) as n",
+        id, result, steps);
+    sql(conn, "update durable_internal.ready set attempt = 1, remembered = %d where run_id = '%s'",
+        steps, id);
+    sql(conn, "commit");
+    return id;
+}
+
+/* … and what it has come to. */
+static const char *end_of(const char *id) {
+    wait_until(conn, 60, "select finished_at is not null from durable.runs where id = '%s'", id);
+    return sql_text(conn,
+                    "select concat_ws(': ', status, error ->> 'name', error ->> 'message') from "
+                    "durable.runs where id = '%s'",
+                    id);
+}
+
+#define DO_LESS                                                                                    \
+    "; the limit is 10000 steps a run: let one step do more, or a run of its own do the rest"
+
+/* Whatever takes a place is refused where there is none, and a child is not begun. */
+static void what_no_place_is_left_for_fails_its_run_by_name(void **state) {
+    static const struct {
+        const char *payload;
+        int steps;
+        const char *end;
+    } brims[] = {
+        { "{\"steps\": 10000, \"then\": \"sleep\"}", 10000,
+          "failed: TooManySteps: step sleep is number 10001" DO_LESS },
+        { "{\"steps\": 10000, \"then\": \"wait\"}", 10000,
+          "failed: TooManySteps: step go is number 10001" DO_LESS },
+        { "{\"steps\": 10000, \"then\": \"child\"}", 10000,
+          "failed: TooManySteps: step noop is number 10002" DO_LESS },
+        { "{\"steps\": 9999, \"then\": \"child\"}", 9999,
+          "failed: TooManySteps: step noop is number 10001" DO_LESS },
+        { "{\"steps\": 9998, \"then\": \"child\"}", 9998, "completed" },
+        { "{\"steps\": 9999, \"then\": \"sleep\"}", 9999, "completed" },
+    };
+    (void)state;
+    (void)spawn_scheduler(url);
+    pid_t worker = spawn_worker(url, NULL);
+    for (size_t i = 0; i < sizeof brims / sizeof *brims; i++) {
+        const char *id = full_run("brims", brims[i].payload, brims[i].steps, "'null'");
+        assert_string_equal(end_of(id), brims[i].end);
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'noop'"), 1);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
+/* What a claim hands over is text, so text is what counts: also of numbers that are short to say,
+ * and of steps whose worker died before it said how large they are. */
+static void history_counts_as_it_prints(void **state) {
+    (void)state;
+    pid_t worker = spawn_worker(url, NULL);
+    const char *id = full_run("steps", "{\"steps\": 65}", 64, "to_jsonb(repeat('x', 1048574))");
+    assert_non_null(strstr(end_of(id), "failed: ResultRefused: step s65 makes the run's history "
+                                       "larger than 67108864 bytes"));
+    id = sql_text(conn, "select durable.start('swells', '{\"steps\": 3, \"count\": 100000}')");
+    assert_non_null(strstr(end_of(id), "failed: ResultRefused: step swell#3 makes the run's"));
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps where run_id = '%s'", id),
+                     2);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* It remembers as many as it may; here by hand. */
 static void the_ten_thousand_and_first_step_fails_its_run(void **state) {
     (void)state;
-    const char *id = sql_text(conn, "select durable.start('steps', '{\"steps\": 10001}')");
-    sql(conn,
-        "insert into durable_internal.step (run_id, position, attempt, started_at, committed_at, "
-        "name, kind, result) select '%s', n, 1, now(), now(), 's' || n, 'step', 'null' from "
-        "generate_series(1, 10000) as n",
-        id);
-    sql(conn,
-        "update durable_internal.ready set attempt = 1, remembered = 10000 where run_id = '%s'",
-        id);
+    const char *id = full_run("steps", "{\"steps\": 10001}", 10000, "'null'");
     pid_t worker = spawn_worker(url, NULL);
     wait_until(conn, 30, "select finished_at is not null from durable.runs where id = '%s'", id);
     assert_string_equal(
@@ -252,7 +315,7 @@ static void the_ten_thousand_and_first_step_fails_its_run(void **state) {
                  "select format('%%s %%s: %%s', status, error ->> 'name', error ->> 'message') "
                  "from durable.runs where id = '%s'",
                  id),
-        "failed TooManySteps: step s10001 is number 10001; the limit is 10000 steps a run");
+        "failed TooManySteps: step s10001 is number 10001" DO_LESS);
     assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 0);
 
     /* With one step fewer it ends well; and so far with its bytes. */
@@ -268,7 +331,7 @@ static void the_ten_thousand_and_first_step_fails_its_run(void **state) {
         id);
     sql(conn, "select durable.reschedule('%s', now())", id);
     wait_until(conn, 30,
-               "select status = 'failed' and error ->> 'message' like '%%history is over%%' from "
+               "select status = 'failed' and error ->> 'message' like '%%history larger%%' from "
                "durable.runs where id = '%s'",
                id);
     assert_int_equal(end_process(worker, SIGTERM), 0);
@@ -284,6 +347,8 @@ int main(void) {
         cmocka_unit_test(a_value_that_only_the_database_refuses_fails_its_run_alone),
         cmocka_unit_test(a_run_whose_failure_is_refused_keeps_nobody_waiting),
         cmocka_unit_test(the_ten_thousand_and_first_step_fails_its_run),
+        cmocka_unit_test(what_no_place_is_left_for_fails_its_run_by_name),
+        cmocka_unit_test(history_counts_as_it_prints),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

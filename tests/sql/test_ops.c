@@ -728,7 +728,401 @@ static void old_secrets_hold_for_a_day(void **state) {
         sql_error(conn, "DJ001",
                   "select durable_internal.endpoint_put(1, 'r', 'ftp://x', true, null, null)"),
         "url"));
+    for (int i = 0; i < 2; i++) {
+        assert_non_null(strstr(
+            sql_error(conn, "DJ001",
+                      "select durable_internal.endpoint_synced(1, 'r', 'v1', '[{\"name\": \"r\", "
+                      "\"maxAttempts\": %s}]')",
+                      i == 0 ? "1.5" : "99999999999"),
+            "jobs[].maxAttempts "));
+    }
     sql(conn, "select durable_internal.endpoint_drop(1, 'r')");
+}
+
+/* The run in hand remembers so many steps s1, s2 …, by hand. */
+static void fill(int steps) {
+    sql(conn,
+        "insert into durable_internal.step (run_id, position, attempt, started_at, committed_at, "
+        "name, kind, result, by_name) select c.run_id, n, 1, now(), now(), 's' || n, 'step', "
+        "'null', true from c, generate_series(1, %d) as n",
+        steps);
+    sql(conn, "update durable_internal.lease set remembered = %d", steps);
+}
+
+static const char *error_of(const char *job) {
+    return sql_text(conn,
+                    "select concat_ws(': ', status, error ->> 'name', error ->> 'message') from "
+                    "durable.runs where job = '%s' order by id desc limit 1",
+                    job);
+}
+
+#define SLEEP_OP "{\"op\": \"sleep\", \"name\": \"nap\", \"duration\": \"0s\"}"
+#define WAIT_OP                                                                                    \
+    "{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"brim\", \"timeout\": \"1h\"}"
+#define ANY_OP                                                                                     \
+    "{\"op\": \"wait_any\", \"name\": \"any\", \"events\": [{\"event\": \"brim\"}, {\"event\": "   \
+    "\"b\"}]}"
+#define KID_OP "{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\"}"
+
+/* In a commit, and in an answer; one at a time, and several at once. */
+static void what_no_place_is_left_for_is_refused_before_it_suspends(void **state) {
+    static const char *const rows[] = {
+        "[" SLEEP_OP "]",
+        "[" WAIT_OP "]",
+        "[" ANY_OP "]",
+        "[" KID_OP "]",
+        "[" WAIT_OP ", " SLEEP_OP ", " KID_OP "]",
+        "[" KID_OP ", " ANY_OP "]",
+    };
+    (void)state;
+    long long kids = sql_int(conn, "select count(*) from durable.runs where job = 'kid'");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        sql(conn, "select durable.cancel(run_id) from c");
+        sql(conn, "select durable.start('http')");
+        claim();
+        fill(10000);
+        assert_non_null(
+            strstr(sql_error(conn, "DJ004",
+                             "select v.* from c, durable_internal.commit(worker_id, "
+                             "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', "
+                             "array[run_id], array[fence], array['answer'], "
+                             "array['{\"status\": \"suspended\", \"ops\": %s}'::jsonb], "
+                             "'{}','{}','{}','{}','{}') as v",
+                             rows[i]),
+                   "is number 10001; the limit is 10000 steps a run: let one step do more"));
+        assert_non_null(strstr(commit_ops("http", rows[i]), "\"code\": \"payload_too_large\""));
+        assert_non_null(strstr(error_of("http"), "failed: ResultRefused: step "));
+        assert_non_null(strstr(error_of("http"), "is number 10001; the limit is 10000 steps"));
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where job = 'kid'"), kids);
+}
+
+/* A place that a retry has forgotten is one, and what goes on at the side of it needs none yet. */
+static void a_forgotten_place_is_taken_again_by_a_run_that_is_full(void **state) {
+    (void)state;
+    fill(10000);
+    sql(conn, "update durable_internal.step s set name = case position when 7 then 'nap' else "
+              "'kid' end, forgotten = true, result = null from c where s.run_id = c.run_id and "
+              "position in (7, 8)");
+    (void)commit_ops("http", "[" SLEEP_OP ", " KID_OP "]");
+    assert_string_equal(status("http"), "waiting");
+    sql(conn, "update durable_internal.timer set due_at = clock_timestamp() where kind = "
+              "'wait_timeout'");
+    (void)sql_int(conn, "select promoted from durable_internal.promote_due(100, -1)");
+    claim();
+    assert_int_equal(
+        sql_int(conn, "select position from durable.steps join c using (run_id) where kind = "
+                      "'sleep' and c.job = 'http'"),
+        7);
+    answer("kid", "{\"status\": \"completed\", \"result\": 4}");
+    (void)commit_ops("http", "[" KID_OP "]");
+    match();
+    claim();
+    assert_int_equal(
+        sql_int(conn, "select position from durable.steps join c using (run_id) where kind = "
+                      "'child'"),
+        8);
+}
+
+/* Its answer was lost; alone, and with another run's. */
+static void the_last_step_said_again_changes_nothing(void **state) {
+    const char *last = "[{\"op\": \"step\", \"name\": \"last\", \"result\": 1}]";
+    (void)state;
+    fill(9999);
+    for (int i = 0; i < 3; i++) {
+        assert_string_equal(commit_ops("http", last), "{\"results\": [{}], \"cancelled\": false}");
+    }
+    sql(conn, "select durable.start('http')");
+    sql(conn, "create table first as select * from c");
+    claim();
+    sql(conn, "insert into c select * from first");
+    assert_string_equal(
+        sql_text(conn,
+                 "with i as (select array_agg(run_id) as runs, array_agg(fence) as fences, "
+                 "array_agg(worker_id) as workers from c) select string_agg(a.answer ->> "
+                 "'results', ' ') from i, durable_internal.commit_ops(i.runs, i.fences, "
+                 "i.workers, array_fill('%s'::jsonb, array[2])) as a",
+                 last),
+        "[{}] [{}]");
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join first using (run_id)"),
+                     10000);
+    sql(conn, "drop table first");
+    assert_non_null(
+        strstr(commit_ops("http", "[{\"op\": \"step\", \"name\": \"last\", \"result\": 2}, {"
+                                  "\"op\": \"step\", \"name\": \"x\", \"result\": 2}]"),
+               "results"));
+}
+
+/* Rows that no handler of today leaves behind, in front of those of others. */
+static void a_place_that_cannot_be_stops_no_other_run(void **state) {
+    static const struct {
+        const char *op, *fails, *other;
+    } rows[] = {
+        { "[" SLEEP_OP "]", "update durable_internal.timer set position = 10001", "promoted" },
+        { "[" WAIT_OP "]", "update durable_internal.wait set position = 10001", "given" },
+        { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"never\", \"timeout\": \"0s\", "
+          "\"onTimeout\": \"continue\"}]",
+          "update durable_internal.wait set position = 10001", "timed out" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        sql(conn, "select durable.cancel(run_id) from c");
+        sql(conn, "select durable.start('http')");
+        claim();
+        const char *odd = sql_text(conn, "select run_id from c");
+        char odd_id[64], other_id[64];
+        (void)snprintf(odd_id, sizeof odd_id, "%s", odd);
+        (void)commit_ops("http", rows[i].op);
+        sql(conn, "%s", rows[i].fails);
+        sql(conn, "select durable.start('http')");
+        claim();
+        (void)snprintf(other_id, sizeof other_id, "%s", sql_text(conn, "select run_id from c"));
+        (void)commit_ops("http", rows[i].op);
+        sql(conn, "select durable.send_event('brim')");
+        if (i == 1) { /* by a worker, in the turn in which it claims */
+            sql(conn, "create table claimed as select c.* from durable_internal.worker w, "
+                      "durable_internal.claim(w.id, 10, 1000000, w.number, match => true) as c");
+            assert_string_equal(sql_text(conn, "select run_id from claimed"), other_id);
+            sql(conn, "drop table claimed");
+        } else {
+            match();
+            (void)sql_int(conn, "select promoted from durable_internal.promote_due(1000, 60)");
+        }
+        assert_string_equal(
+            sql_text(conn, "select status from durable.runs where id = '%s'", other_id),
+            i == 1 ? "running" : "queued");
+        assert_string_equal(
+            sql_text(conn,
+                     "select concat_ws(' ', status, error ->> 'name', error ->> 'message') from "
+                     "durable.runs where id = '%s'",
+                     odd_id),
+            sql_text(conn,
+                     "select 'failed TooManySteps step %s is number 10001; the limit is 10000 "
+                     "steps a run: let one step do more, or a run of its own do the rest'",
+                     i == 0 ? "nap" : "w"));
+        sql(conn, "select durable.cancel('%s')", other_id);
+    }
+}
+
+static void large_event(const char *name) {
+    sql(conn, "select durable.send_event('%s', to_jsonb(repeat('x', 1000000)))", name);
+}
+
+/* It lies compressed in its table, and what is remembered of it is its text. */
+static void an_event_counts_as_it_prints_and_fails_a_run_that_it_does_not_fit(void **state) {
+    const char *wait = "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"large\"}]";
+    (void)state;
+    large_event("large");
+    (void)commit_ops("http", wait);
+    match();
+    claim();
+    assert_in_range(sql_int(conn, "select bytes from c"), 1000000, 1001000);
+    sql(conn, "update durable_internal.lease set bytes = 64 * 1024 * 1024 - 1000000");
+    (void)commit_ops("http", "[{\"op\": \"wait_event\", \"name\": \"w#2\", \"event\": \"large\"}]");
+    char id[64];
+    (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select run_id from c"));
+    sql(conn, "select durable.start('http')");
+    claim();
+    (void)commit_ops("http", wait);
+    large_event("large");
+    match();
+    assert_string_equal(status("http"), "queued"); /* the other one has it */
+    assert_string_equal(
+        sql_text(conn,
+                 "select concat_ws(' ', status, error ->> 'name', error ->> 'step', error ->> "
+                 "'message') from durable.runs where id = '%s'",
+                 id),
+        "failed ResultRefused w#2 step w#2 makes the run's history larger than 67108864 bytes: "
+        "keep what is large elsewhere, and remember where");
+    assert_int_equal(sql_int(conn,
+                             "select count(*) from durable_internal.delivery where run_id = "
+                             "'%s'",
+                             id),
+                     1);
+}
+
+/* Each print is 30 times what it is kept as. */
+static void results_count_as_they_print(void **state) {
+    static const char *const step = "(select jsonb_build_array(jsonb_build_object('op', 'step', "
+                                    "'name', '%s', 'result', jsonb_agg(1e300))) from "
+                                    "generate_series(1, 700))";
+    char ops[2][512];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(ops[i], sizeof ops[i], step, i == 0 ? "a" : "b");
+    }
+    sql(conn,
+        "select o.* from c, durable_internal.commit_ops(array[run_id], array[fence], "
+        "array[worker_id], array[%s]) as o",
+        ops[0]);
+    assert_in_range(sql_int(conn, "select bytes from durable_internal.lease"), 200000, 250000);
+    sql(conn, "select durable.start('http')");
+    sql(conn, "create table first as select * from c");
+    claim();
+    sql(conn, "insert into c select * from first");
+    sql(conn,
+        "with i as (select array_agg(run_id) as runs, array_agg(fence) as fences, "
+        "array_agg(worker_id) as workers from c) select a.* from i, "
+        "durable_internal.commit_ops(i.runs, i.fences, i.workers, array_fill(%s, array[2])) as a",
+        ops[1]);
+    assert_in_range(sql_int(conn, "select l.bytes from durable_internal.lease l join first using "
+                                  "(run_id)"),
+                    400000, 500000);
+    sql(conn, "select durable.cancel(run_id) from first");
+    sql(conn, "select durable.retry(run_id) from first");
+    assert_in_range(sql_int(conn, "select r.bytes from durable_internal.ready r join first using "
+                                  "(run_id)"),
+                    400000, 500000);
+    sql(conn, "select durable.cancel(run_id) from first");
+    sql(conn, "drop table first");
+}
+
+/* A row by hand: what is over its limit is not let to the workers again. */
+static void a_run_that_remembers_too_much_is_not_retried(void **state) {
+    (void)state;
+    fill(65);
+    sql(conn, "update durable_internal.step s set result = to_jsonb(repeat('x', 1048574)) from c "
+              "where s.run_id = c.run_id");
+    sql(conn, "select durable.cancel(run_id) from c");
+    assert_non_null(strstr(sql_error(conn, "DJ004", "select durable.retry(run_id) from c"),
+                           "remembers 68157440 bytes; the limit is 67108864 bytes"));
+    sql(conn, "delete from durable_internal.step s using c where s.run_id = c.run_id and position "
+              "= 65");
+    assert_int_equal(sql_int(conn, "select durable.retry(run_id) from c"), 1);
+}
+
+/* Over any way: alone, beside another run's, and beside what is for the slow way. */
+static const char *const ways[] = {
+    "[%s]",
+    "[%s, {\"op\": \"step\", \"name\": \"beside\", \"result\": 1}]",
+    "[%s, {\"op\": \"log\", \"message\": \"beside\"}]",
+};
+
+/* What is a time to PostgreSQL is none to us: with the beginning of all time no duration can be
+ * reckoned, and one run's timeline is read together with others'. */
+static void what_is_no_time_or_number_is_refused_by_its_name(void **state) {
+    static const struct {
+        const char *op, *says;
+    } rows[] = {
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": \"-infinity\"}",
+          "startedAt '-infinity' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": \"infinity\"}",
+          "startedAt 'infinity' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": \"noon\"}",
+          "startedAt 'noon' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": \"now\"}",
+          "startedAt 'now' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": 5}",
+          "startedAt (number) is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": "
+          "\"2026-06-31T00:00:00Z\"}",
+          "startedAt '2026-06-31T00:00:00Z' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": "
+          "\"2026-05-06T09:00:00\"}",
+          "startedAt '2026-05-06T09:00:00' is not a time" },
+        { "{\"op\": \"step\", \"name\": \"a\", \"result\": 1, \"startedAt\": "
+          "\"2026-05-06T09:00:00+16:00\"}",
+          "is not a time" },
+        { "{\"op\": \"sleep\", \"name\": \"s\", \"until\": \"tomorrow\"}",
+          "until 'tomorrow' is not a time" },
+        { "{\"op\": \"sleep\", \"name\": \"s\", \"until\": \"2026-05-06 09:00 Mars/Olympus\"}",
+          "until '2026-05-06 09:00 Mars/Olympus' is not a time" },
+        { "{\"op\": \"sleep\", \"name\": \"s\", \"until\": \"9999-05-06T09:00:00Z\"}",
+          "until 9999-05-06 09:00:00+00 is too far" },
+        { "{\"op\": \"sleep\", \"name\": \"s\", \"until\": null}",
+          "duration null is not a duration" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"tries\": \"many\"}",
+          "tries is not an integer" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"tries\": 99999999999}",
+          "tries 99999999999 is out of range" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"tries\": -1}", "tries -1 is out of range" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"backoff\": {\"factor\": null}}",
+          "backoff.factor is out of range" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"backoff\": {\"factor\": \"NaN\"}}",
+          "backoff.factor is out of range" },
+        { "{\"op\": \"step_retry\", \"name\": \"a\", \"backoff\": {\"jitter\": 1e300}}",
+          "backoff.jitter is out of range" },
+        { "{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"options\": "
+          "{\"maxAttempts\": 1.5}}",
+          "options.maxAttempts is not an integer" },
+        { "{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"options\": "
+          "{\"maxAttempts\": 99999999999}}",
+          "options.maxAttempts 99999999999 is out of range" },
+        { "{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"options\": "
+          "{\"priority\": 99999}}",
+          "options.priority 99999 is out of range" },
+        { "{\"op\": \"child\", \"name\": \"kid\", \"job\": \"kid\", \"options\": "
+          "{\"scheduledAt\": \"yesterday\"}}",
+          "scheduledAt 'yesterday' is not a time" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        bool suspends = strstr(rows[i].op, "\"step\"") == NULL;
+        for (size_t way = 0; way < (suspends ? 1 : sizeof ways / sizeof *ways); way++) {
+            char ops[512];
+            (void)snprintf(ops, sizeof ops, ways[way], rows[i].op);
+            const char *answers = commit_ops("http", ops);
+            if (strstr(answers, "\"code\": \"invalid_argument\"") == NULL ||
+                strstr(answers, rows[i].says) == NULL) {
+                fail_msg("%s: %s", ops, answers);
+            }
+        }
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"), 0);
+    assert_string_equal(status("http"), "running");
+}
+
+/* They are as good as before, in any way: with fractions, on the last of a month, elsewhere. */
+static void times_are_kept_to_the_microsecond(void **state) {
+    static const struct {
+        const char *text, *time;
+    } rows[] = {
+        { "2020-05-06T09:00:00Z", "2020-05-06T09:00:00.000000" },
+        { "2020-05-31t09:00:00.123456789z", "2020-05-31T09:00:00.123457" },
+        { "2020-02-29T23:59:59.5+05:30", "2020-02-29T18:29:59.500000" },
+        { "2020-12-31T00:00:00-11:00", "2020-12-31T11:00:00.000000" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+            char op[256], ops[512];
+            (void)snprintf(op, sizeof op,
+                           "{\"op\": \"step\", \"name\": \"a%zu-%zu\", \"startedAt\": \"%s\"}", i,
+                           way, rows[i].text);
+            (void)snprintf(ops, sizeof ops, ways[way], op);
+            assert_non_null(strstr(commit_ops("http", ops), "results"));
+            assert_string_equal(
+                sql_text(conn,
+                         "select to_char(s.started_at at time zone 'UTC', "
+                         "'YYYY-MM-DD\"T\"HH24:MI:SS.US') from durable.steps s join c using "
+                         "(run_id) where s.name = 'a%zu-%zu'",
+                         i, way),
+                rows[i].time);
+        }
+    }
+}
+
+/* An SDK may name both members, and say of one that it is not there. */
+static void a_result_beside_an_error_that_is_null_is_kept(void **state) {
+    (void)state;
+    for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+        char op[256], ops[512];
+        (void)snprintf(op, sizeof op,
+                       "{\"op\": \"step\", \"name\": \"a%zu\", \"result\": 5, \"error\": null}",
+                       way);
+        (void)snprintf(ops, sizeof ops, ways[way], op);
+        assert_non_null(strstr(commit_ops("http", ops), "results"));
+        assert_string_equal(
+            sql_text(conn,
+                     "select format('%%s %%s %%s', s.status, s.result, s.error) from durable.steps "
+                     "s join c using (run_id) where s.name = 'a%zu'",
+                     way),
+            "completed 5 ");
+    }
+    assert_non_null(
+        strstr(commit_ops("http", "[{\"op\": \"step_retry\", \"name\": \"b\", \"backoff\": null, "
+                                  "\"error\": null, \"tries\": null}]"),
+               "results"));
 }
 
 int main(void) {
@@ -764,6 +1158,16 @@ int main(void) {
         RUN(a_log_or_a_progress_over_its_limits_is_refused_to_its_run),
         RUN(an_error_keeps_no_more_than_its_protocol_names),
         RUN(counters_of_many_runs_do_not_meet_crosswise),
+        RUN(what_no_place_is_left_for_is_refused_before_it_suspends),
+        RUN(a_forgotten_place_is_taken_again_by_a_run_that_is_full),
+        RUN(the_last_step_said_again_changes_nothing),
+        RUN(a_place_that_cannot_be_stops_no_other_run),
+        RUN(an_event_counts_as_it_prints_and_fails_a_run_that_it_does_not_fit),
+        RUN(results_count_as_they_print),
+        RUN(a_run_that_remembers_too_much_is_not_retried),
+        RUN(what_is_no_time_or_number_is_refused_by_its_name),
+        RUN(times_are_kept_to_the_microsecond),
+        RUN(a_result_beside_an_error_that_is_null_is_kept),
         cmocka_unit_test(old_secrets_hold_for_a_day),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

@@ -110,6 +110,22 @@ static void a_step_that_is_done_again_is_told_again(void **state) {
     check_walk(id);
 }
 
+/* A row by hand, and a run that is not there: the streams that are asked with them go on. */
+static void a_timeline_that_cannot_be_told_silences_no_other(void **state) {
+    (void)state;
+    const char *good = run_with_steps(2, 1000), *odd = run_with_steps(2, 1000);
+    sql(conn, "update durable_internal.step set started_at = '-infinity' where run_id = '%s'", odd);
+    assert_string_equal(
+        sql_text(
+            conn,
+            "select string_agg(n || (entry::jsonb ->> 'kind'), ' ' order by n, at_us) from "
+            "durable_internal.stream_tails(array[1, 1, 1, 2], array['%s'::uuid, '%s', "
+            "gen_random_uuid(), '%s'], array_fill(0::bigint, array[4]), 64) where entry::jsonb "
+            "->> 'kind' in ('started', 'step')",
+            odd, good, good),
+        "2started 2step 2step");
+}
+
 /* Pages of 8 KiB that a statement has looked at. */
 static long long blocks_of(const char *statement) {
     sql(conn, "%s", statement); /* what it has to look up once */
@@ -173,6 +189,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_parts_of_a_timeline_are_the_whole),
         cmocka_unit_test(steps_at_one_time_and_out_of_order_are_all_told),
+        cmocka_unit_test(a_timeline_that_cannot_be_told_silences_no_other),
         cmocka_unit_test(a_step_that_is_done_again_is_told_again),
         cmocka_unit_test(a_part_costs_what_it_shows),
         cmocka_unit_test(the_newest_runs_are_found_without_the_others),

@@ -71,7 +71,7 @@ HANDLERS = {
     "hangs": hangs,
     "echo": lambda call: answer("completed", result={"call": call}),
     "deep": lambda call: answer("completed", step("s", nested(call["payload"])), result=nested(call["payload"])),
-    "odd-time": lambda call: answer("continue", {**step("s", 1), "startedAt": call["payload"] + 600 * "\u00e9"}),
+    "odd-step": lambda call: answer("continue", step(call["payload"], 1)),
     "fail": lambda call: answer("failed", error={"name": "Oops", "message": "no", "retryable": False}),
     "error-500": lambda call: (500, {"wrong": True}),
     "not-json": lambda call: (200, None),

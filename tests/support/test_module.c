@@ -68,6 +68,41 @@ static dj_status steps(dj_run *run, json_object *payload) {
     return dj_complete(run, json_object_new_int(count));
 }
 
+/* brims: {"steps": n, "then": "sleep", "wait" or "child"}, what there may be no place for. */
+static dj_status brims(dj_run *run, json_object *payload) {
+    const char *then = json_object_get_string(json_object_object_get(payload, "then"));
+    for (int i = 1; i <= member(payload, "steps", 0); i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "s%d", i);
+        DJ_TRY(dj_step(run, name, counted, payload, NULL));
+    }
+    if (strcmp(then, "sleep") == 0) {
+        DJ_TRY(dj_sleep(run, NULL, "1ms"));
+    } else if (strcmp(then, "wait") == 0) {
+        DJ_TRY(dj_wait_for_event(run, "go", NULL, NULL));
+    } else {
+        DJ_TRY(dj_run_child(run, "noop", NULL, NULL, NULL));
+    }
+    return dj_complete(run, NULL);
+}
+
+/* exponents: {"steps": n, "count": numbers that are short to say and long to print, in each}. */
+static dj_status exponents(dj_run *run, json_object *input, json_object **ret_result) {
+    (void)run;
+    *ret_result = json_object_new_array();
+    for (int i = 0; i < member(input, "count", 1); i++) {
+        json_object_array_add(*ret_result, json_object_new_double_s(1e300, "1e300"));
+    }
+    return DJ_OK;
+}
+
+static dj_status swells(dj_run *run, json_object *payload) {
+    for (int i = 0; i < member(payload, "steps", 1); i++) {
+        DJ_TRY(dj_step(run, "swell", exponents, payload, NULL));
+    }
+    return dj_complete(run, NULL);
+}
+
 /* world: state, an event and a child, each of which may happen once only. */
 static dj_status world(dj_run *run, json_object *payload) {
     json_object *result, *value;
@@ -300,6 +335,8 @@ dj_status dj_module_init(dj_worker *worker) {
         { "world", world, { .context = NULL } },
         { "moods", moods, { .context = NULL } },
         { "family", family, { .max_attempts = 1 } },
+        { "brims", brims, { .context = NULL } },
+        { "swells", swells, { .context = NULL } },
         { "waits", waits, { .context = NULL } },
         { "transfers", transfers, { .context = NULL } },
         { "slow", slow, { .context = NULL } },
