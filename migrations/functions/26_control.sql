@@ -241,7 +241,7 @@ begin
         perform durable_internal.fail('DJ004', format('run %s remembers %s bytes; the limit is %s bytes', run_id, history,
             durable_internal.history_bytes_max()), 'Start a new run.');
     end if;
-    l.bytes := history + octet_length(r.payload::text);
+    l.bytes := (history + octet_length(r.payload::text))::int;
     if r.timeout is not null then
         insert into durable_internal.timer (run_id, kind, due_at, since, lane_id)
         values (r.id, 'run_timeout', clock_timestamp() + r.timeout, clock_timestamp(), r.lane_id)

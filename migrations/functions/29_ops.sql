@@ -286,7 +286,7 @@ declare
     number bigint := durable_internal.json_integer(argument, value);
 begin
     perform durable_internal.check_count(argument, number, low, high);
-    return number;
+    return number::int;
 end
 $$;
 
