@@ -18,6 +18,8 @@ static int setup(void **state) {
     (void)state;
     url = database_new();
     conn = connect_to(url);
+    record_calls(conn);
+    (void)spawn_scheduler(url);
     return 0;
 }
 
@@ -162,7 +164,6 @@ static void a_payload_of_340_thousand_numbers_is_taken(void **state) {
 static void a_value_that_only_the_database_refuses_fails_its_run_alone(void **state) {
     char poison[64];
     (void)state;
-    record_calls(conn);
     sql(conn, "create table poison (run_id uuid)");
     sql(conn, "create function refuse() returns trigger language plpgsql as $$ begin if exists "
               "(select from public.poison p where p.run_id = new.run_id) then raise "
@@ -170,7 +171,6 @@ static void a_value_that_only_the_database_refuses_fails_its_run_alone(void **st
               "end $$");
     sql(conn, "create trigger refuse before insert on durable_internal.step for each row execute "
               "function refuse()");
-    (void)spawn_scheduler(url);
     pid_t worker = spawn(url, NULL, "durable-worker", "--threads", "64", NULL);
     wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
     for (int place = 0; place < 64; place += 9) {
@@ -279,7 +279,6 @@ static void what_no_place_is_left_for_fails_its_run_by_name(void **state) {
         { "{\"steps\": 9999, \"then\": \"sleep\"}", 9999, "completed" },
     };
     (void)state;
-    (void)spawn_scheduler(url);
     pid_t worker = spawn_worker(url, NULL);
     for (size_t i = 0; i < sizeof brims / sizeof *brims; i++) {
         const char *id = full_run("brims", brims[i].payload, brims[i].steps, "'null'");
