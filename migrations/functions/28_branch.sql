@@ -28,8 +28,8 @@ as $$
                   name, place, durable_internal.steps_max());
 $$;
 
--- The place in the order for what suspends: where it was before a retry forgot it, or the end. Raises DJ004.
-create or replace function durable_internal.take_place(l durable_internal.lease, name text)
+-- The place in the order that a retry has forgotten, for what takes it again; null: there is none.
+create or replace function durable_internal.forgotten_place(l durable_internal.lease, name text)
 returns int
 language plpgsql volatile
 as $$
@@ -38,9 +38,19 @@ declare
     place int;
 begin
     delete from durable_internal.step s
-     where s.run_id = l.run_id and s.name = take_place.name and s.by_name and s.forgotten
+     where s.run_id = l.run_id and s.name = forgotten_place.name and s.by_name and s.forgotten
     returning s.position into place;
-    return coalesce(place, durable_internal.next_place(l, take_place.name));
+    return place;
+end
+$$;
+
+-- The place in the order for what suspends: where it was before a retry forgot it, or the end. Raises DJ004.
+create or replace function durable_internal.take_place(l durable_internal.lease, name text)
+returns int
+language plpgsql volatile
+as $$
+begin
+    return coalesce(durable_internal.forgotten_place(l, take_place.name), durable_internal.next_place(l, take_place.name));
 end
 $$;
 
@@ -129,12 +139,12 @@ begin
         insert into durable_internal.branch as b (run_id, name, kind, due_at, child_id, position)
         values (l.run_id, op ->> 'name', op ->> 'op', durable_internal.op_due(op),
                 case when op ->> 'op' = 'child' then durable_internal.start_child(l.run_id, namespace_id, op) end,
-                nullif(durable_internal.take_place(l, op ->> 'name'), l.remembered + 1))
+                durable_internal.forgotten_place(l, op ->> 'name'))
             on conflict (run_id, name) do update
                set kind = excluded.kind, due_at = excluded.due_at, child_id = excluded.child_id, position = excluded.position
         returning b.* into b;
     elsif b.kind = 'child' then  -- which a retry has kept: its error was remembered, and forgotten
-        b.position := coalesce(nullif(durable_internal.take_place(l, b.name), l.remembered + 1), b.position);
+        b.position := coalesce(durable_internal.forgotten_place(l, b.name), b.position);
         update durable_internal.branch t set position = b.position
          where t.run_id = b.run_id and t.name = b.name and t.position is distinct from b.position;
     end if;

@@ -182,6 +182,7 @@ create or replace function durable_internal.state_lock(namespace_id int, key tex
                                                        ttl interval)
 returns boolean
 language plpgsql volatile
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin
