@@ -139,10 +139,15 @@ static void a_child_that_is_held_keeps_no_timer_of_others(void **state) {
     sql(other, "select durable.cancel(id) from durable.runs where job = 'k'");
     sql(conn, "select durable.start('j', scheduled_at => clock_timestamp() + interval '1 ms')");
     sql(conn, "set lock_timeout = '2s'");
-    wait_until(conn, 5, "select promoted = 1 from durable_internal.promote_due(100, 60)");
+    wait_until(conn, 5,
+               "select count(*) = 2 from durable_internal.timer where due_at < clock_timestamp()");
+    PGresult *result = PQexec(conn, "select promoted from durable_internal.promote_due(100, 60)");
+    sql(other, "rollback");
+    assert_int_equal(PQresultStatus(result), PGRES_TUPLES_OK);
+    assert_string_equal(PQgetvalue(result, 0, 0), "1");
+    PQclear(result);
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs where status = 'waiting'"),
                      1);
-    sql(other, "rollback");
     wait_until(conn, 5, "select promoted = 1 from durable_internal.promote_due(100, 60)");
     assert_string_equal(
         sql_text(conn, "select string_agg(status, ' ' order by id desc) from durable.runs where "
