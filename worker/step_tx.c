@@ -161,6 +161,7 @@ dj_status dj_step_tx(dj_run *run, const char *name, dj_step_tx_fn step, json_obj
     }
     if (status == DJ_LEASE_LOST) {
         run->verdict = DJ_LEASE_LOST;
+        atomic_store(&run->lost, true); /* also for a handler that takes no notice */
     } else if (status != DJ_OK && status != DJ_SUSPENDED && !run->handed_up && !run->error.set) {
         run_error_from_status(run, status);
         free(run->error.step);

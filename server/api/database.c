@@ -199,18 +199,19 @@ static void on_batch_done(struct db_batch *batch) {
 static void line_take(struct line *line, struct work *work) {
     struct db_params *params[2] = { &work->params[0], &work->params[1] };
     assert(work->call_count <= 2);
+    line->work = work; /* before it is filled: that may send what is left, which is for other lines */
     if (work->fill != NULL) {
         work->fill(work->context, &work->params[work->call_count - 1]);
     }
     for (int i = 0; i < work->call_count; i++) {
         dj_status status = params_status(params[i]);
         if (status != DJ_OK) {
+            line->work = NULL;
             work_fail(work, status,
                       status == DJ_NO_MEMORY ? "out of memory" : "the values are too large");
             return;
         }
     }
-    line->work = work;
     db_pipeline_send(&line->pipeline, work->calls, params, work->call_count, on_batch_done, line);
     FAILPOINT_SOCKET("work.sent", PQsocket(line->pipeline.conn));
 }

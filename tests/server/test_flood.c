@@ -333,10 +333,60 @@ static void a_long_stream_comes_whole_and_in_order(void **state) {
     assert_int_equal(entries, sql_int(conn, "select count(*) from durable.timeline('%s')", id));
 }
 
+/* All connections of the server are held up until more starts have gathered than one call takes:
+ * the rest is for the next one, and each answer for whoever asked. */
+static void starts_of_several_calls_are_answered_to_who_asked(void **state) {
+    enum { HELD = 8, STARTS = 600 };
+    int held[HELD], starts[STARTS];
+    char text[512], body[64];
+    (void)state;
+    PGconn *holder = connect_to(url);
+    sql(holder, "begin");
+    sql(holder, "select durable.state_increment('held', 1)");
+    for (int i = 0; i < HELD; i++) {
+        held[i] = http_connect();
+        int n = snprintf(
+            text, sizeof text,
+            "POST /v1/state/held/increment HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+            "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+            key);
+        http_say(held[i], text, (size_t)n);
+    }
+    wait_until(
+        conn, 5,
+        "select count(*) >= 2 from pg_stat_activity where application_name = 'durable-server' "
+        "and wait_event_type = 'Lock'");
+    for (int i = 0; i < STARTS; i++) {
+        starts[i] = http_connect();
+        int length =
+            snprintf(body, sizeof body, "{\"job\":\"flood\",\"idempotencyKey\":\"key %d\"}", i);
+        int n = snprintf(
+            text, sizeof text,
+            "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: "
+            "application/json\r\nContent-Length: %d\r\n\r\n%s",
+            key, length, body);
+        http_say(starts[i], text, (size_t)n);
+    }
+    sleep_ms(300);
+    sql(holder, "commit");
+    PQfinish(holder);
+    for (int i = 0; i < STARTS; i++) {
+        http_hear(starts[i], &answer);
+        assert_int_equal(answer.status, 201);
+        (void)snprintf(body, sizeof body, "key %d", i);
+        assert_field(&answer, "/idempotencyKey", body);
+        (void)close(starts[i]);
+    }
+    for (int i = 0; i < HELD; i++) {
+        (void)close(held[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flood_of_malformed_requests_is_felt_by_nobody_and_leaves_nothing),
         cmocka_unit_test(slow_clients_are_cut_off_and_felt_by_nobody),
+        cmocka_unit_test(starts_of_several_calls_are_answered_to_who_asked),
         cmocka_unit_test(a_long_stream_comes_whole_and_in_order),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
