@@ -199,7 +199,8 @@ static void on_batch_done(struct db_batch *batch) {
 static void line_take(struct line *line, struct work *work) {
     struct db_params *params[2] = { &work->params[0], &work->params[1] };
     assert(work->call_count <= 2);
-    line->work = work; /* before it is filled: that may send what is left, which is for other lines */
+    line->work =
+        work; /* before it is filled: that may send what is left, which is for other lines */
     if (work->fill != NULL) {
         work->fill(work->context, &work->params[work->call_count - 1]);
     }
