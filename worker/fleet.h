@@ -44,7 +44,8 @@ struct worker_line {
     int ending_count; /* runs that the turn on its way takes out of our hands */
     int slots_asked;
     uint32_t hints_asked;
-    int ops_max; /* halved while the database refuses a turn's values */
+    int ops_max;            /* halved while the database refuses a turn's values */
+    int64_t claim_after_ms; /* a claim alone was refused: none before */
 };
 
 struct dj_worker {
@@ -74,6 +75,7 @@ struct dj_worker {
     bool event_hinted; /* there is an event to be matched */
     bool work_flows;   /* the last answer was full: all lines may ask at once */
     bool asked_again;  /* the ask after a short answer was made */
+    uint32_t commits;  /* turns that have committed something */
     uint32_t hints; /* how many hints have come: one that came after an ask outlives its answer */
     bool reconcile; /* a connection was lost, and with it perhaps a claim's answer, or a claim */
     bool reconcile_at_beat; /* a lease that is nobody's was held by somebody just then */

@@ -24,6 +24,7 @@
 #define WINDOW_RUNS_MAX 1024
 #define LINGER_MS 2
 #define TURN_OPS_ENOUGH 400
+#define REFUSED_REST_MS 1000
 
 static_assert(TURN_OPS_MAX >= CLAIM_RUNS_MAX, "a turn can commit what a turn claimed");
 
@@ -157,6 +158,7 @@ static void settle_runs(struct worker_line *line) {
                 run->verdict = DJ_LEASE_LOST;
                 atomic_store(&run->lost, true);
             }
+            run->again_ms = 0;
             list_push(&resumed, &run->link);
             resumed_count++;
         } else {
@@ -379,52 +381,77 @@ static void take_claimed(struct worker_line *line, const PGresult *rows) {
 /* The turn itself. */
 
 /* One run's values are refused by the database itself. The run fails, in plain words, and its
- * neighbours go on. */
-static void turn_refuse(dj_run *run, const char *reason) {
+ * neighbours go on. Of one that is late its handler has the rest: only what the loop says for it
+ * changes. */
+static void turn_refuse(dj_run *run, bool late, const char *reason) {
     json_object *error = json_object_new_object();
     json_object_object_add(error, "name", json_object_new_string("ResultRefused"));
     json_object_object_add(error, "message", json_object_new_string(reason));
-    if (run->op == OP_STEP) {
+    if (!late && run->op == OP_STEP) {
         json_object_object_add(error, "step", json_object_new_string(run->name));
     }
     json_object *detail = json_object_new_object();
     json_object_object_add(detail, "error", error);
     json_object_object_add(detail, "permanent", json_object_new_boolean(1));
     const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
-    run->refused = run->op == OP_STEP; /* its handler is parked, and is to be let go */
+    char **said = late ? &run->watch.detail : &run->result;
+    free(*said);
+    *said = text == NULL ? NULL : strdup(text);
     run->condemned = true;
-    run->op = OP_OTHER;
-    run->kind = "fail";
-    free(run->result);
-    run->result = text == NULL ? NULL : strdup(text);
-    logs_free(run);
+    if (late) {
+        run->watch.op = "fail";
+    } else {
+        run->refused = run->op == OP_STEP; /* its handler is parked, and is to be let go */
+        run->op = OP_OTHER;
+        run->kind = "fail";
+        logs_free(run);
+    }
     json_object_put(detail);
 }
 
-/* The database refuses a value of some run: halve until one run is left, and fail that. One whose
- * failure is refused as well rests by itself: the others do not wait for it. */
-static void turn_split(struct worker_line *line, const char *reason) {
+/* A turn of this run alone was refused. A bad value is the run's fault. Of any other error that is
+ * not so sure: all commits may fail, because of a right that was revoked, say, and then no run is
+ * to fail for it. So it has to come again, and others have to have been committed meanwhile. What
+ * is refused in any words rests, and comes alone: the others do not wait for it. */
+static void turn_blame(dj_run *run, bool late, dj_status status, const char *reason) {
+    const dj_worker *worker = run->worker;
+    bool unsure = status == DJ_INTERNAL || status == DJ_NOT_ALLOWED;
+    bool proven = run->again_ms != 0 && run->refused_at != worker->commits;
+    if (!run->condemned && (!unsure || proven)) {
+        log_error("run.refused", "run", run->id_text, "reason", reason);
+        turn_refuse(run, late, reason);
+        return;
+    }
+    log_error("turn.refused", "run", run->id_text, "reason", reason);
+    run->refused_at = worker->commits;
+    run->again_ms = clock_ms() + with_jitter(REFUSED_REST_MS);
+}
+
+/* The database refuses a value of some run: halve until one run is left, and fail that. While this
+ * goes on nothing is claimed, so that a claim that is refused is not taken for a run's fault; one
+ * that came alone is left out for a while, and what is to be committed does not wait for it. */
+static void turn_split(struct worker_line *line, dj_status status, const char *reason) {
     int ops = 0;
+    dj_run *last = NULL;
     FOR_RUNS(run, &line->in_flight, link) {
+        last = run;
         ops++;
     }
-    dj_run *single = ops == 1 ? list_first(&line->in_flight, dj_run, link) : NULL;
+    bool late = !list_is_empty(&line->late_in_flight);
+    FOR_RUNS(run, &line->late_in_flight, watch.link) {
+        last = run;
+        ops++;
+    }
     line_requeue(line);
     line->worker->work_hinted = true;
-    line->ops_max = ops > 1 ? (ops + 1) / 2 : 1;
-    if (single != NULL && !single->condemned) {
-        log_error("run.refused", "run", single->id_text, "reason", reason);
-        turn_refuse(single, reason);
-    } else if (ops <= 1) { /* not even that, or not a run's fault: somebody has to look, and we go
-                              on trying */
+    if (ops > 1 || (ops == 1 && line->slots_asked > 0)) {
+        line->ops_max = (ops + 1) / 2;
+    } else if (ops == 1) {
+        line->ops_max = TURN_OPS_MAX;
+        turn_blame(last, late, status, reason);
+    } else {
         log_error("turn.refused", "reason", reason);
-        int64_t rest_ms = with_jitter(1000);
-        struct timeval rest = timeval_of_ms(rest_ms);
-        if (single != NULL) {
-            single->again_ms = clock_ms() + rest_ms;
-        } else {
-            (void)event_add(line->retry, &rest);
-        }
+        line->claim_after_ms = clock_ms() + with_jitter(REFUSED_REST_MS);
     }
     turn_start(line);
 }
@@ -445,6 +472,7 @@ static void turn_done(struct db_batch *batch) {
     case DJ_OK:
         line->ops_max = TURN_OPS_MAX;
         if (committed) {
+            worker->commits++;
             FAILPOINT("commit.answered");
             settle_runs(line);
         }
@@ -476,7 +504,7 @@ static void turn_done(struct db_batch *batch) {
         }
         return;
     default: /* what is not the connection's fault is a value's */
-        turn_split(line, batch->message);
+        turn_split(line, status, batch->message);
         return;
     }
 }
@@ -501,23 +529,42 @@ static int turn_room(const dj_worker *worker) {
     return room < 0 ? 0 : room > CLAIM_RUNS_MAX ? CLAIM_RUNS_MAX : room;
 }
 
+/* Whether the next turn, which has `*ops` of at most `ops_max` so far, takes this run as well. One
+ * that was refused fills it. */
+static bool turn_takes(const struct worker_line *line, const dj_run *run, int64_t now_ms,
+                       int *ops) {
+    if (run->again_ms != 0) {
+        if (*ops > 0 || run->again_ms > now_ms) {
+            return false;
+        }
+        *ops = line->ops_max;
+        return true;
+    }
+    return (*ops)++ < line->ops_max;
+}
+
 /* What the next turn is to commit. */
 static void turn_fill(struct worker_line *line) {
     int64_t now_ms = clock_ms();
     int ops = 0;
-    list_for_each(run, &line->pending, dj_run, link) {
-        if (run->again_ms > now_ms) {
-            continue;
+    list_for_each(run, &line->late, dj_run, watch.link) {
+        if (turn_takes(line, run, now_ms, &ops)) {
+            list_remove(&run->watch.link);
+            list_push(&line->late_in_flight, &run->watch.link);
         }
-        if (ops++ == line->ops_max) {
+    }
+    list_for_each(run, &line->pending, dj_run, link) {
+        if (ops >= line->ops_max) {
             break;
+        }
+        if (!turn_takes(line, run, now_ms, &ops)) {
+            continue;
         }
         list_remove(&run->link);
         list_push(&line->in_flight, &run->link);
         line->pending_count--;
         line->ending_count += run->op != OP_STEP;
     }
-    list_splice(&line->late, &line->late_in_flight);
 }
 
 static void params_claim(struct db_params *claim, struct worker_line *line, bool committing,
@@ -548,12 +595,15 @@ void turn_start(struct worker_line *line) {
         }
     }
     line->ending_count = 0;
-    bool matching = worker->event_hinted && !worker->reconcile && !atomic_load(&worker->draining);
+    bool may_ask = clock_ms() >= line->claim_after_ms;
+    bool matching =
+        may_ask && worker->event_hinted && !worker->reconcile && !atomic_load(&worker->draining);
     if (!matching) { /* a match is in a turn without a commit */
         turn_fill(line);
     }
     bool committing = !list_is_empty(&line->in_flight) || !list_is_empty(&line->late_in_flight);
-    line->slots_asked = turn_room(worker);
+    bool splitting = committing && line->ops_max < TURN_OPS_MAX;
+    line->slots_asked = may_ask && !splitting ? turn_room(worker) : 0;
     if (!committing && !matching && line->slots_asked == 0) {
         return;
     }
@@ -578,6 +628,7 @@ void turn_start(struct worker_line *line) {
         calls[count] = committing ? &CALL_CLAIM : &CALL_CLAIM_TURN;
         params[count++] = &claim;
     }
+    bool too_large = params_status(&commit) == DJ_TOO_LARGE;
     if (params_status(&lock) == DJ_OK && params_status(&commit) == DJ_OK &&
         params_status(&claim) == DJ_OK) {
         line->turning = true;
@@ -590,10 +641,12 @@ void turn_start(struct worker_line *line) {
         if (committing) {
             FAILPOINT_SOCKET("commit.sent", PQsocket(line->pipeline.conn));
         }
-    } else { /* nothing was sent and nothing is lost: the next tick tries again */
+    } else { /* nothing was sent and nothing is lost: the next tick tries again, with half of it if
+                it was too much */
         log_warning("turn.delayed", "reason", dj_error_message());
         line_requeue(line);
         worker->work_hinted = true;
+        line->ops_max = too_large && line->ops_max > 1 ? line->ops_max / 2 : line->ops_max;
     }
     params_done(&lock);
     params_done(&commit);

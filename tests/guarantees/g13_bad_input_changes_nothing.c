@@ -304,6 +304,108 @@ static void history_counts_as_it_prints(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* Lets the database refuse rows of a table of ours that `condition` is true of, and count how often
+ * it has. */
+static void refuse(const char *table, const char *event, const char *sqlstate,
+                   const char *condition) {
+    sql(conn, "drop table if exists refused; create table refused (run_id uuid); drop sequence if "
+              "exists refusals; create sequence refusals");
+    sql(conn,
+        "create or replace function refuse_some() returns trigger language plpgsql as $$ begin if "
+        "%s then perform nextval('public.refusals'); raise exception using errcode = '%s', message "
+        "= 'it cannot be stored'; end if; "
+        "return new; end $$",
+        condition, sqlstate);
+    sql(conn,
+        "create trigger refuse_some before %s on durable_internal.%s for each row execute function "
+        "refuse_some()",
+        event, table);
+}
+
+/* Runs that are at work for two seconds, in a table. */
+static void start_beside(void) {
+    sql(conn, "drop table if exists beside");
+    sql(conn, "create table beside as select durable.start_many('steps', array_fill('{\"steps\": "
+              "100, \"us\": 20000}'::jsonb, array[8])) as id");
+}
+
+static void all_beside_complete(void) {
+    wait_until(conn, 40,
+               "select bool_and(r.finished_at is not null) from durable.runs r join beside b on "
+               "b.id = r.id");
+    assert_string_equal(
+        sql_text(conn, "select string_agg(distinct r.status || coalesce(': ' || (r.error ->> "
+                       "'message'), ''), ', ') from durable.runs r join beside b on b.id = r.id"),
+        "completed");
+}
+
+/* A step over its time fails its run in its handler's place. If that is refused, it is no fault of
+ * those whose steps are in the same turn. */
+static void a_late_step_that_the_database_refuses_blames_nobody_else(void **state) {
+    char id[64];
+    (void)state;
+    pid_t worker = spawn(url, NULL, "durable-worker", "--connections", "1", NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    refuse("run", "update", "22008",
+           "new.status = 'failed' and exists (select from public.refused p where p.run_id = "
+           "new.id)");
+    sql(conn, "begin");
+    (void)snprintf(id, sizeof id, "%s",
+                   sql_text(conn, "select durable.start('late', '{\"ms\": 1000}')"));
+    sql(conn, "insert into refused values ('%s')", id);
+    sql(conn, "commit");
+    start_beside();
+    all_beside_complete();
+    sql(conn, "drop trigger refuse_some on durable_internal.run");
+    wait_until(conn, 90, "select status = 'failed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
+/* What a turn asks for comes with what it commits, and may be refused as well. */
+static void a_claim_that_the_database_refuses_blames_nobody(void **state) {
+    char id[64];
+    (void)state;
+    pid_t worker = spawn(url, NULL, "durable-worker", "--connections", "1", NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    refuse("lease", "insert", "22008",
+           "exists (select from public.refused p where p.run_id = new.run_id)");
+    start_beside();
+    wait_until(conn, 20,
+               "select count(*) = 8 from durable_internal.lease where run_id in (select "
+               "id from beside)");
+    sql(conn, "begin");
+    (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('noop')"));
+    sql(conn, "insert into refused values ('%s')", id);
+    sql(conn, "commit");
+    all_beside_complete();
+    assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
+                        "queued");
+    sql(conn, "drop trigger refuse_some on durable_internal.lease");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
+/* An error that is no value's may be everybody's: a right that was revoked, say. It is waited for.
+ */
+static void what_the_database_refuses_to_all_fails_nobody(void **state) {
+    (void)state;
+    pid_t worker = spawn(url, NULL, "durable-worker", "--connections", "1", NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    start_beside();
+    wait_until(conn, 20,
+               "select count(*) = 8 from durable_internal.lease where run_id in (select "
+               "id from beside)");
+    refuse("step", "insert", "42501", "true");
+    wait_until(conn, 20, "select last_value >= 20 from refusals"); /* each alone, and again */
+    assert_int_equal(sql_int(conn,
+                             "select count(*) from durable.runs r join beside b on b.id = r.id "
+                             "where r.finished_at is null"),
+                     8);
+    sql(conn, "drop trigger refuse_some on durable_internal.step");
+    all_beside_complete();
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* It remembers as many as it may; here by hand. */
 static void the_ten_thousand_and_first_step_fails_its_run(void **state) {
     (void)state;
@@ -346,6 +448,9 @@ int main(void) {
         cmocka_unit_test(a_payload_of_340_thousand_numbers_is_taken),
         cmocka_unit_test(a_value_that_only_the_database_refuses_fails_its_run_alone),
         cmocka_unit_test(a_run_whose_failure_is_refused_keeps_nobody_waiting),
+        cmocka_unit_test(a_late_step_that_the_database_refuses_blames_nobody_else),
+        cmocka_unit_test(a_claim_that_the_database_refuses_blames_nobody),
+        cmocka_unit_test(what_the_database_refuses_to_all_fails_nobody),
         cmocka_unit_test(the_ten_thousand_and_first_step_fails_its_run),
         cmocka_unit_test(what_no_place_is_left_for_fails_its_run_by_name),
         cmocka_unit_test(history_counts_as_it_prints),
