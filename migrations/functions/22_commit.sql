@@ -5,7 +5,9 @@
 -- does the same in sets for runs that complete. A cancelled run takes its children along, and theirs: a generation at a time, and
 -- not by calling itself, for a chain of some hundred would not fit on PostgreSQL's stack. A child is started under its parent's
 -- lease, so it is found here, in a statement after its parent has ended, or it was refused.
--- Locks: the run, then its timers; then its children, by id, each as a cancel of it does.
+-- Locks: the run, then its timers; then its children, by id, each as a cancel of it does: it waits for whoever has one. That is
+-- a caller's own time (cancel_run); time_out_wait, with the timers of others behind it, comes here only where nobody has one
+-- (are_children_free).
 create or replace function durable_internal.end_run(l durable_internal.lease, status text, error jsonb,
                                                     dead_letter boolean default false, result jsonb default null)
 returns void
@@ -36,7 +38,8 @@ begin
 end
 $$;
 
--- end_run, of the run alone. Locks: the run, then its timers.
+-- end_run, of the run alone. Locks: the run, then its timers. It waits for nobody: both are the caller's who has deleted the
+-- row that the run was in, since whoever changes them takes that row first.
 create or replace function durable_internal.end_one(l durable_internal.lease, status text, error jsonb,
                                                     dead_letter boolean, result jsonb)
 returns void
@@ -160,13 +163,17 @@ $$;
 --   steps    results of steps: the run stays in hand
 --   dones    completed runs
 --   others   op and detail: wait, sleep, yield, fail, step_retry, park, answer, rest, crash (see the branches)
---   logs     lines of runs in the groups before, kept only if their commit is
+--   logs     lines of runs in the groups before, kept only if their commit is; so they come last
 --
 -- `= any (array[…])` is `=` that the planner cannot use for an order: so it has no plan but one index probe for each
 -- run. With `=` it may read a whole index instead, if it was asked while the table was small. See also plan_by_index().
 --
--- Locks: lease rows (waiting for none), then runs, then timers. After lock_turn in a worker's turn. Answers the runs that
--- it did not commit: `busy` ones are to be said again, the others are lost.
+-- Nobody's open transaction keeps a turn: lease rows that somebody holds are passed over, and so are locks of runs that end
+-- (free_locks). Runs and timers are changed under their lease, and whoever else changes them has the row that the run is
+-- in. What is left is what an answer's ops change: commit_answers gives up the run that needs a row that is held.
+--
+-- Locks: lease rows (waiting for none), then runs, then timers, then what answers change. After lock_turn in a worker's turn.
+-- Answers the runs that it did not commit: `busy` ones are to be said again, the others are lost.
 create or replace function durable_internal.commit(
     worker_id uuid,
     step_runs uuid[], step_fences bigint[], step_positions int[], step_attempts int[], step_names text[],
@@ -187,6 +194,7 @@ declare
     done uuid[];
     timed uuid[];
     children uuid[];
+    busy uuid[];
     whole boolean;
     repeated boolean := false;
 begin
@@ -238,14 +246,6 @@ begin
         end;
     end loop;
 
-    if cardinality(log_runs) > 0 then
-        insert into durable_internal.log (run_id, attempt, at, level, message)
-        select g.run_id, g.attempt, instant - g.age_us * interval '1 microsecond', g.level, g.message
-          from unnest(log_runs, log_attempts, log_ages_us, log_levels, log_messages)
-               as g (run_id, attempt, age_us, level, message)
-         where whole or g.run_id = any (mine);
-    end if;
-
     if cardinality(done_runs) > 0 then
         with held as materialized (
             select l.*, d.result
@@ -285,12 +285,25 @@ begin
     end if;
 
     if cardinality(other_runs) > 0 then
-        perform durable_internal.commit_others(
+        busy := durable_internal.commit_others(
             array(select o from unnest(other_runs) as o where whole or o = any (mine)), other_runs,
             other_ops, other_details);
+        if busy is not null then
+            mine := array(select m from unnest(mine) as m where m <> all (busy));
+            whole := false;
+        end if;
     end if;
 
-    if not whole or coalesce(cardinality(done), 0) < cardinality(done_runs) then
+    whole := whole and coalesce(cardinality(done), 0) = cardinality(done_runs);
+    if cardinality(log_runs) > 0 then
+        insert into durable_internal.log (run_id, attempt, at, level, message)
+        select g.run_id, g.attempt, instant - g.age_us * interval '1 microsecond', g.level, g.message
+          from unnest(log_runs, log_attempts, log_ages_us, log_levels, log_messages)
+               as g (run_id, attempt, age_us, level, message)
+         where whole or g.run_id = any (coalesce(mine, '{}') || coalesce(done, '{}'));
+    end if;
+
+    if not whole then
         return query
         select c.run_id, c.fence,
                exists (select from durable_internal.lease l
@@ -302,23 +315,27 @@ begin
 end
 $$;
 
--- The turns of a run that take it out of its worker's hands other than by completing it.
--- Called by commit, which holds the lease rows of `mine`.
+drop function if exists durable_internal.commit_others(uuid[], uuid[], text[], jsonb[]);  -- returned nothing
+
+-- The turns of a run that take it out of its worker's hands other than by completing it. Answers those that are to be said
+-- again (null: none); they are as they were. Called by commit, which holds the lease rows of `mine`.
 create or replace function durable_internal.commit_others(mine uuid[], runs uuid[], ops text[],
                                                           details jsonb[])
-returns void
+returns uuid[]
 language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
     one record;
     l durable_internal.lease;
+    answering uuid[];
+    answers jsonb[];
 begin
     for one in
         select o.run_id, o.op, o.detail
           from unnest(runs, ops, details) as o (run_id, op, detail)
-         where o.run_id = any (mine)
-         order by jsonb_path_query_first(o.detail, '$.ops[*] ? (@.op == "state").key') #>> '{}' collate "C" nulls first, o.run_id
+         where o.run_id = any (mine) and o.op <> 'answer'
+         order by o.run_id
     loop
         delete from durable_internal.lease l where l.run_id = one.run_id returning l.* into l;
         l.remembered := coalesce((one.detail ->> 'remembered')::int, l.remembered);
@@ -340,8 +357,6 @@ begin
             perform durable_internal.begin_step_retry(l, one.detail);
         when 'park' then
             perform durable_internal.begin_park(l, one.detail);
-        when 'answer' then
-            perform durable_internal.apply_answer(l, one.detail);
         when 'crash' then
             perform durable_internal.charge_crash(l, null, greatest((one.detail ->> 'company')::int, 1));
         when 'rest' then
@@ -350,6 +365,68 @@ begin
             perform durable_internal.make_ready(l, resumed => true);
         end case;
     end loop;
+    if 'answer' = any (ops) then
+        select array_agg(o.run_id), array_agg(o.detail) into answering, answers
+          from unnest(runs, ops, details) as o (run_id, op, detail)
+         where o.run_id = any (mine) and o.op = 'answer';
+        return durable_internal.commit_answers(answering, answers);
+    end if;
+    return null;
+end
+$$;
+
+-- Answers of handlers over HTTP, one after the other. Answers those that are to be said again (null: none): what one of their
+-- ops changes was held, by somebody's open transaction, for longer than the tenth of a second that it was waited for; in
+-- this call whoever else finds something held is given up at once. The others do not wait for it: see commit_each, which
+-- does the same for commits over HTTP.
+--
+-- Only an answer whose ops may have to wait gets a subtransaction. The lease row goes after it: deleted within, it would get a
+-- MultiXact, since `commit` has locked it.
+-- Locks: as commit_each. Called by commit_others.
+create or replace function durable_internal.commit_answers(runs uuid[], details jsonb[])
+returns uuid[]
+language plpgsql volatile
+set lock_timeout = '100ms'
+as $$
+#variable_conflict use_column
+declare
+    one record;
+    l durable_internal.lease;
+    waiting uuid[];
+    ops jsonb[];
+    busy uuid[];
+begin
+    select array_agg(a.run_id), array_agg(a.detail -> 'ops') into waiting, ops
+      from unnest(runs, details) as a (run_id, detail)
+     where durable_internal.may_wait(a.detail -> 'ops');
+    if waiting is not null then
+        perform durable_internal.hold_state(waiting, ops);
+    end if;
+    for one in
+        select a.run_id, a.detail, m.may_wait
+          from unnest(runs, details) as a (run_id, detail)
+         cross join lateral (select durable_internal.may_wait(a.detail -> 'ops')) as m (may_wait)
+          left join lateral (select s.of_lock, s.key
+                               from durable_internal.state_changes(case when m.may_wait then a.detail -> 'ops' end) as s
+                              order by s.of_lock, s.key collate "C" limit 1) as c on true
+         order by c.of_lock nulls first, c.key collate "C", a.run_id  -- all are of the worker's namespace
+    loop
+        -- FAILPOINT answers.next
+        select l.* into l from durable_internal.lease l where l.run_id = one.run_id;
+        if one.may_wait then
+            begin
+                perform durable_internal.apply_answer(l, one.detail);
+            exception when lock_not_available or deadlock_detected then
+                perform durable_internal.be_impatient();
+                busy := busy || one.run_id;
+                continue;
+            end;
+        else
+            perform durable_internal.apply_answer(l, one.detail);
+        end if;
+        delete from durable_internal.lease l where l.run_id = one.run_id;
+    end loop;
+    return busy;
 end
 $$;
 
@@ -401,6 +478,14 @@ begin
     values (l.run_id, 'version', 'infinity', clock_timestamp(), l.fence, l.started_at, l.attempt_started_at,
             l.worker_id, l.lane_id, l.attempt, l.remembered, l.bytes, l.deadline, begin_park.detail);
 end
+$$;
+
+-- Whether ops may have to wait for somebody's open transaction.
+create or replace function durable_internal.may_wait(ops jsonb)
+returns boolean
+language sql immutable
+as $$
+    select may_wait.ops @? '$[*] ? (@.op == "state" || @.op == "send_event")';
 $$;
 
 -- Begins a wait: neither looks for events nor is looked for here; the matcher does both (23_event.sql).

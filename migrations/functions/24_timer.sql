@@ -136,15 +136,23 @@ declare
     generation uuid[];
     child uuid;
 begin
-    generation := array(select w.run_id from durable_internal.wait w
-                         where w.wait_id = are_children_free.wait_id
-                           and (w.on_timeout = 'cancel' or w.others @> '[{"onTimeout": "cancel"}]'));
+    select array[w.run_id] into generation
+      from durable_internal.wait w
+      left join lateral (select e.value ->> 'onTimeout' as on_timeout  -- as branch_over chooses
+                           from jsonb_array_elements(w.others) with ordinality as e (value, n)
+                          where e.value ? 'due'
+                          order by (e.value ->> 'due')::timestamptz, e.n limit 1) as b on true
+     where w.wait_id = are_children_free.wait_id and coalesce(b.on_timeout, w.on_timeout) = 'cancel';
     while cardinality(generation) > 0 loop
         generation := array(select r.id from durable_internal.run r
                              where r.parent_run_id = any (generation) and r.status is null);
         foreach child in array generation loop
             if not durable_internal.is_free(child) then
                 return false;
+            end if;
+            perform from durable_internal.place p where p.run_id = child;
+            if not found then
+                generation := array_remove(generation, child);  -- it has ended; its children go on, as in end_run
             end if;
         end loop;
     end loop;

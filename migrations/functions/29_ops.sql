@@ -418,7 +418,7 @@ $$;
 -- time of the sets below. A name that is there already (a request that was said again, a step that a retry has forgotten) is
 -- for the slower way.
 -- Planned by indexes here, since durable-server's sessions are not: they also list.
--- Locks: lease rows by run, waiting for none.
+-- Locks: lease rows, waiting for none; then what ops of the slower way change, waiting a moment: see commit_each.
 create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
 returns table (n int, answer jsonb)
 language plpgsql volatile security definer
@@ -480,18 +480,15 @@ as $$
        and coalesce(op ->> 'startedAt' like '2___-__-__T__:__:__%Z', true);
 $$;
 
--- commit_ops of many items, or of what is no plain step. Those that change state come by its key, so that two calls do not each
--- hold what the other one waits for; who waits all the same, for somebody's open transaction, is busy after a moment.
+-- commit_ops of many items, or of what is no plain step.
 create or replace function durable_internal.commit_together(runs uuid[], fences bigint[], workers uuid[], ops jsonb[])
 returns table (n int, answer jsonb)
 language plpgsql volatile
 set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off
-set lock_timeout = '100ms'
 as $$
 #variable_conflict use_column
 declare
-    item record;
     quick record;
 begin
     select q.* into quick from durable_internal.commit_steps(runs, fences, workers, ops) as q;
@@ -503,11 +500,36 @@ begin
         return;
     end if;
     -- FAILPOINT ops.slow
+    return query
+    select e.n, e.answer from durable_internal.commit_each(runs, fences, workers, ops, coalesce(quick.done, '{}')) as e;
+end
+$$;
+
+-- The slower way of commit_together, for all that the quick one has not `done`: one after the other, each refused or kept by itself.
+--
+-- Nobody's open transaction keeps the others. What it may hold is a row of state, a lock, the key of an event. Such a row is
+-- waited for a tenth of a second, for another commit's will be free by then; the item is busy then, alone, and in this call
+-- whoever else finds one held is at once. What ends a run waits for nothing.
+-- Locks: the lease rows, waiting for none. Rows of state, and then of locks, each by (namespace_id, key), so that two calls
+-- whose runs count in the same keys do not wait for one another: items go in the order of what they change; see also hold_state.
+create or replace function durable_internal.commit_each(runs uuid[], fences bigint[], workers uuid[], ops jsonb[], done int[])
+returns table (n int, answer jsonb)
+language plpgsql volatile
+set lock_timeout = '100ms'
+as $$
+#variable_conflict use_column
+declare
+    item record;
+begin
+    perform durable_internal.hold_state(runs, ops);
     for item in
         select i.n::int, i.run_id, i.fence, i.worker_id, i.ops
           from unnest(runs, fences, workers, ops) with ordinality as i (run_id, fence, worker_id, ops, n)
-         where i.n <> all (coalesce(quick.done, '{}'))
-         order by jsonb_path_query_first(i.ops, '$[*] ? (@.op == "state").key') #>> '{}' collate "C" nulls first, i.run_id, i.n
+          left join lateral (select s.of_lock, s.key from durable_internal.state_changes(i.ops) as s
+                              order by s.of_lock, s.key collate "C" limit 1) as c on true
+         where i.n <> all (commit_each.done)
+         order by c.of_lock nulls first, case when c.of_lock is not null then durable_internal.tenant_of(i.run_id) end,
+                  c.key collate "C", i.run_id, i.n
     loop
         n := item.n;
         answer := durable_internal.commit_item(item.run_id, item.fence, item.worker_id, item.ops);
@@ -528,7 +550,7 @@ end
 $$;
 
 -- One item of commit_ops. What it asks for is done whole or not at all. What is over a limit fails its run, in plain words,
--- for the next try would bring as much; what is not allowed is for the SDK to answer.
+-- for the next try would bring as much; what is not allowed is for the SDK to answer; what cannot be had just now is busy.
 create or replace function durable_internal.commit_item(run_id uuid, fence bigint, worker_id uuid, ops jsonb)
 returns jsonb
 language plpgsql volatile
@@ -568,7 +590,8 @@ begin
             perform durable_internal.fail_attempt(l, 'failed', jsonb_build_object('name', 'ResultRefused', 'message',
                 sqlerrm, 'retryable', false), null, permanent => true);
             return jsonb_build_object('code', 'payload_too_large', 'message', sqlerrm);
-        when lock_not_available or deadlock_detected then  -- of state, of a key
+        when lock_not_available or deadlock_detected then
+            perform durable_internal.be_impatient();
             return '{"code": "busy"}';
     end;
     if done.suspended then
@@ -582,7 +605,7 @@ begin
 end
 $$;
 
--- What an answer of a handler comes to, at the end of its call. Called by commit_others, which has deleted the lease row.
+-- What an answer of a handler comes to, at the end of its call. Called by commit_answers, which deletes the lease row.
 create or replace function durable_internal.apply_answer(l durable_internal.lease, detail jsonb)
 returns void
 language plpgsql volatile

@@ -6,8 +6,10 @@
 -- of a version, of an owner) is therefore in the statement's own WHERE, never looked up before. At REPEATABLE READ the
 -- second gets 40001 instead.
 --
--- Lock order: after lease and run rows, then state, then state_lock, each by (namespace_id, key). A caller's transaction
--- holds what it has changed until it ends.
+-- Lock order: after lease and run rows, then state, then state_lock, each by (namespace_id, key) in the order of bytes. A
+-- caller's transaction holds what it has changed until it ends, and a lock's row even if it was told false; so whoever
+-- commits for many runs waits for such rows only for a moment, and gives up the one run that needs them (commit_each,
+-- commit_answers), and whoever ends runs passes over them (free_locks).
 
 -- A key that has to be there.
 create or replace function durable_internal.check_needed_key(argument text, value text)
@@ -175,8 +177,8 @@ end
 $$;
 
 -- Takes a lock for `ttl` from now. True: it was free, over, or the owner's own, whose time begins anew; false: another has it.
--- A lock has nothing to do with a value of the same key. `run_id` (or null) is the run whose end frees it: one whose run has
--- ended is free, if free_locks() has passed over it.
+-- A lock has nothing to do with a value of the same key. `run_id` (or null) is the run whose end frees it: if its row was held
+-- just then, free_locks has passed over it, and whether the run has ended is looked at here.
 -- Locks: the row; it waits for another's transaction that takes or frees the lock just now. Raises DJ001.
 create or replace function durable_internal.state_lock(namespace_id int, key text, owner text, run_id uuid,
                                                        ttl interval)
@@ -197,9 +199,19 @@ begin
             state_lock.owner)
         on conflict (namespace_id, key) do update
        set expires_at = clock_timestamp() + state_lock.ttl, run_id = excluded.run_id, owner = excluded.owner
-     where l.owner = excluded.owner or l.expires_at <= clock_timestamp()
-        or exists (select from durable_internal.run r where r.id = l.run_id and r.finished_at is not null);
+     where l.owner = excluded.owner or l.expires_at <= clock_timestamp() or durable_internal.run_has_ended(l.run_id);
     return found;
+end
+$$;
+
+-- False where there is no such run. Volatile, so that it sees what was committed while its caller's statement waited for a
+-- row; a function, so that a lock that is free opens no partition of `run`.
+create or replace function durable_internal.run_has_ended(run_id uuid)
+returns boolean
+language plpgsql volatile
+as $$
+begin
+    return exists (select from durable_internal.run r where r.id = run_has_ended.run_id and r.status is not null);
 end
 $$;
 
@@ -222,8 +234,11 @@ end
 $$;
 
 -- Frees the locks of runs that end. Called by whoever ends them, under their leases: nothing takes a lock for these runs
--- after it. One look into an index that has only the locks of runs. Locks: their rows, waiting for none: somebody may have asked
--- for one of them in a transaction that stays open, which is not to stop the turn of a worker, or all timers.
+-- after it. One look into an index that has only the locks of runs.
+--
+-- Nobody waits here: a caller who asks for such a lock, and is told that it is another's, holds its row until his
+-- transaction ends, and must not keep a worker's turn, the timers or the reaper with it. A row that is passed over is of no
+-- account from now on, since its run has ended (state_lock), and goes when its time is over. Locks: their rows, waiting for none.
 create or replace function durable_internal.free_locks(run_ids uuid[])
 returns void
 language plpgsql volatile
@@ -304,7 +319,8 @@ $$;
 --   lock {ttl} → true or false                         unlock → true or false
 --
 -- Called under the run's lease; a lock on a row is held until that transaction ends, so several ops of one transaction
--- come in the order of their keys where their order is free. Raises DJ001, DJ004, DJ006; then nothing was changed.
+-- come in the order of their keys where their order is free, and after hold_state where it is not. Raises DJ001, DJ004,
+-- DJ006; then nothing was changed.
 create or replace function durable_internal.state_op(namespace_id int, run_id uuid, action text, key text,
                                                      args jsonb default '{}')
 returns jsonb
@@ -339,6 +355,88 @@ begin
         perform durable_internal.fail('DJ001', format('action %s is not known; get, set, delete, increment, lock and '
             'unlock are allowed', coalesce(quote_literal(left(action, 60)), 'null')));
     end case;
+end
+$$;
+
+-- What a list of ops changes of state: rows that it will lock.
+create or replace function durable_internal.state_changes(ops jsonb)
+returns table (of_lock boolean, key text)
+language sql immutable
+as $$
+    select o.value ->> 'action' in ('lock', 'unlock'), o.value ->> 'key'
+      from jsonb_array_elements(case when jsonb_typeof(state_changes.ops) = 'array' then state_changes.ops end) as o
+     where o.value ->> 'op' = 'state' and o.value ->> 'action' in ('set', 'delete', 'increment', 'lock', 'unlock');
+$$;
+
+-- For transactions that do ops of many runs, before the first of them. Where each run changes one row, the runs go in the
+-- order of the rows, and two such transactions wait for each other's rows in one order. A run that changes several does
+-- so in its handler's order: if there is one, all rows that are there are locked first, in the order of all.
+--
+-- Not otherwise: a row that is locked here, and changed in the subtransaction of its run, gets a MultiXact. A key that is not
+-- there yet cannot be locked; two who make two such keys the other way round run into their lock_timeout, once. What a caller's
+-- transaction holds is waited for as long as lock_timeout says; then it is left to the runs that need it.
+-- Called by commit_each and commit_answers, which hold the runs' leases or will. Locks: rows of state, then of state_lock, by
+-- (namespace_id, key).
+create or replace function durable_internal.hold_state(runs uuid[], ops jsonb[])
+returns void
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+    tenants int[];
+    keys text[];
+    lock_tenants int[];
+    lock_keys text[];
+begin
+    perform from unnest(ops) as i (ops)
+      where (select count(*) from durable_internal.state_changes(i.ops)) > 1;
+    if not found then
+        return;
+    end if;
+    select array_agg(c.namespace_id order by c.namespace_id, c.key collate "C") filter (where not c.of_lock),
+           array_agg(c.key order by c.namespace_id, c.key collate "C") filter (where not c.of_lock),
+           array_agg(c.namespace_id order by c.namespace_id, c.key collate "C") filter (where c.of_lock),
+           array_agg(c.key order by c.namespace_id, c.key collate "C") filter (where c.of_lock)
+      into tenants, keys, lock_tenants, lock_keys
+      from (select distinct durable_internal.tenant_of(i.run_id) as namespace_id, s.of_lock, s.key
+              from unnest(hold_state.runs, hold_state.ops) as i (run_id, ops)
+             cross join lateral durable_internal.state_changes(i.ops) as s) as c;
+    begin
+        perform from unnest(tenants, keys) as k (namespace_id, key)
+          cross join lateral (select from durable_internal.state s
+                               where s.namespace_id = k.namespace_id and s.key = k.key
+                                 for update) as s;
+        perform from unnest(lock_tenants, lock_keys) as k (namespace_id, key)
+          cross join lateral (select from durable_internal.state_lock l
+                               where l.namespace_id = k.namespace_id and l.key = k.key
+                                 for update) as l;
+    exception when lock_not_available or deadlock_detected then
+        perform durable_internal.be_impatient();
+    end;
+end
+$$;
+
+-- Somebody's open transaction holds what a run needs: that was waited for, and is not again in this transaction. Holds until
+-- the function with a lock_timeout of its own ends that this was called from.
+create or replace function durable_internal.be_impatient()
+returns void
+language plpgsql volatile
+as $$
+begin
+    perform set_config('lock_timeout', '1ms', true);
+end
+$$;
+
+-- The namespace of a run that is leased; null: it is not.
+create or replace function durable_internal.tenant_of(run_id uuid)
+returns int
+language plpgsql stable
+as $$
+begin
+    return (select r.namespace_id
+              from durable_internal.lease l
+              join durable_internal.lane r on r.id = l.lane_id
+             where l.run_id = tenant_of.run_id);
 end
 $$;
 

@@ -208,8 +208,9 @@ $$;
 
 -- The circuit breaker: a call did not reach a handler (refused, 429, 503). The endpoint rests, longer after each, a minute at
 -- most, and its runs stay queued; then one look is taken again. `rest_ms` (null: none) is what the endpoint asked for.
--- Many calls fail at once when one goes down: those that come while it rests already change nothing.
--- Called by commit_others. Locks: the endpoint's row.
+-- Many calls fail at once when one goes down: those that come while it rests already change nothing, and so does one that
+-- comes while somebody changes the row: two turns with rests of two endpoints must not wait for one another.
+-- Called by commit_others. Locks: the endpoint's row, waiting for nobody.
 create or replace function durable_internal.endpoint_rest(namespace_id int, name text, reason text, rest_ms bigint)
 returns void
 language plpgsql volatile
@@ -221,8 +222,10 @@ begin
            rest_until = clock_timestamp()
                         + coalesce(case when rest_ms is not null then least(rest_ms, 3600000) end * interval '1 ms',
                                    least(interval '1 minute', interval '250 ms' * power(2, least(e.failures, 10))))
-     where e.namespace_id = endpoint_rest.namespace_id and e.name = endpoint_rest.name
-       and (e.rest_until is null or e.rest_until <= clock_timestamp());
+     where e.ctid = any (array(select t.ctid from durable_internal.endpoint t
+                                where t.namespace_id = endpoint_rest.namespace_id and t.name = endpoint_rest.name
+                                  and (t.rest_until is null or t.rest_until <= clock_timestamp())
+                                  for update skip locked));
     if found then
         perform durable_internal.endpoints_changed();
     end if;

@@ -85,6 +85,7 @@ void points_load(PGconn *conn) {
         load(conn, found.gl_pathv[i]);
     }
     globfree(&found);
+    sql(conn, "select interleave.be_patient()");
 
     char *body = NULL;
     size_t size = 0;

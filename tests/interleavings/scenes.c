@@ -65,6 +65,18 @@ OP(ops_lock, "lock over HTTP",
    "select interleave.ops('w1', 'r', '[{\"op\": \"state\", \"name\": \"l\", \"action\": \"lock\", "
    "\"key\": \"l\", \"ttl\": \"1h\"}]')");
 
+/* Two runs that count, or one that counts in several keys; of each other's runs they have none. */
+OP(count_ba, "commit counts ba",
+   "select interleave.count_in('ops', '{r,r2}', '[[\"b\"], [\"a\"]]')");
+OP(count_ab, "commit counts ab",
+   "select interleave.count_in('ops', '{r3,r4}', '[[\"a\"], [\"b\"]]')");
+OP(count_abc, "commit counts abc",
+   "select interleave.count_in('ops', '{r5}', '[[\"a\", \"b\", \"c\"]]')");
+OP(count_cba, "commit counts cba",
+   "select interleave.count_in('ops', '{r6}', '[[\"c\", \"b\", \"a\"]]')");
+OP(count_turn, "turn counts",
+   "select interleave.count_in('turn', '{r7,r8}', '[[\"b\"], [\"a\"]]')");
+
 /* A worker whose lease went to w2: the fence 'late#' is the one that it had. */
 OP_OR(late_step, "late step", "DJ005",
       "select interleave.turn('w1', 'r', 'step', '{}', interleave.number('late'))");
@@ -358,6 +370,26 @@ const struct scene scenes[] = {
       .points = "^(?!claim|turn|reap|ops|commit.locked)",
       .ops = { &increment, &set_if_absent, &delete_n, &lock_a, &unlock_a, &ops_lock, &expire, &done,
                &cancel, &reap } },
+    { .name = "counts", /* each run of a millisecond of its own, so that their ids are in order */
+      .setup = WORKERS "select interleave.run(n), pg_sleep(0.002) from "
+                       "unnest('{r,r2,r3,r4,r5,r6,r7,r8}'::text[]) as n; "
+                       "select interleave.lease('w1'); "
+                       "select durable.state_set(k, '0') from unnest('{a,b,c}'::text[]) as k;",
+      .points = "^(ops.locked|answers.next)$",
+      .ops = { &count_ba, &count_ab, &count_abc, &count_cba, &count_turn } },
+    { .name = "would cancel its child",
+      .setup = WORKERS "select interleave.run('r2'); select interleave.lease('w1'); "
+                       "select interleave.ops('w1', 'r2', '[{\"op\": \"child\", \"name\": \"c\", "
+                       "\"job\": \"j\"}, {\"op\": \"wait_event\", \"name\": \"w\", \"event\": "
+                       "\"never\", \"timeout\": \"1ms\", \"onTimeout\": \"cancel\"}]'); "
+                       "select interleave.keep('r', r.id::text) from durable_internal.run r "
+                       "where r.parent_run_id is not null; select interleave.lease('w1'); "
+                       "select pg_sleep(0.002);",
+      .points = "^(promote.free|take_out.timer|take_out.again|end.ended|commit.locked|commit.ended|"
+                "ops.locked|step_tx.begun|match.chosen)$",
+      .ops = { &promote },
+      .against = { &promote, &done, &cancel, &cancel_undone, &cancel_2, &step, &wait_e, &ops_child,
+                   &step_tx_child, &match, &reconcile } },
     { .name = "parked",
       .setup = WORKERS "select interleave.run('r'); select interleave.lease('w1'); select "
                        "interleave.turn('w1', 'r', 'park', '{\"version\": \"1\"}');",

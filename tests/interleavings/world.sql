@@ -162,6 +162,52 @@ begin
 end
 $$;
 
+-- A call for several runs: the increments of each of them, by key. Nobody gives up, as only a deadlock would make one: see
+-- interleave.be_patient.
+create function interleave.count_in(way text, runs text[], keys jsonb)
+returns text
+language plpgsql volatile
+as $$
+declare
+    ids uuid[];
+    fences bigint[];
+    workers uuid[];
+    lists jsonb[];
+    answer text;
+begin
+    select array_agg(interleave.id(r.name) order by r.n), array_agg(interleave.number(r.name) order by r.n),
+           array_agg(interleave.id('w1') order by r.n),
+           array_agg((select jsonb_agg(jsonb_build_object('op', 'state', 'action', 'increment', 'key', k.key, 'name', k.key))
+                        from jsonb_array_elements_text(keys -> (r.n - 1)::int) as k (key)) order by r.n)
+      into ids, fences, workers, lists
+      from unnest(runs) with ordinality as r (name, n);
+    if way = 'ops' then
+        select 'gave up: ' || string_agg(distinct o.answer ->> 'code', ' ') into answer
+          from durable_internal.commit_ops(ids, fences, workers, lists) as o;
+    else
+        perform durable_internal.lock_turn(workers[1], interleave.number('w1')::int);
+        select 'gave up' into answer
+          from durable_internal.commit(workers[1], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', ids, fences,
+                   array(select 'answer' from unnest(ids)),
+                   array(select jsonb_build_object('status', 'continue', 'ops', l) from unnest(lists) as l),
+                   '{}', '{}', '{}', '{}', '{}') as c
+         where c.busy limit 1;
+    end if;
+    return coalesce(answer, 'kept');
+end
+$$;
+
+-- A session that is stopped at a point may hold a row for longer than a commit would wait for it.
+create function interleave.be_patient()
+returns void
+language plpgsql volatile
+as $$
+begin
+    alter function durable_internal.commit_each set lock_timeout = 0;
+    alter function durable_internal.commit_answers set lock_timeout = 0;
+end
+$$;
+
 -- The run's wait is met; it goes on, and waits once more, without a timeout.
 create function interleave.wait_again(worker text, run text)
 returns text
@@ -453,6 +499,15 @@ begin
     if (select count(*) from unnest(names, answers) as s (name, answer) where s.name = 'increment')
        > coalesce((select s.value::int from durable_internal.state s where s.key = 'n'), 0) and not 'delete' = any (names) then
         return next 'increments do not add up';
+    end if;
+    if 'turn counts' = any (names) or names && '{commit counts ba,commit counts ab,commit counts abc,commit counts cba}' then
+        if not answers <@ '{kept}' and names[1] <> names[2] then
+            return next 'two that count have waited for each other';
+        end if;
+        if (select sum(s.value::int) from durable_internal.state s)
+           <> (select sum(case when s.name like '%c%c%c%' then 3 else 2 end) from (select distinct unnest(names)) as s (name)) then
+            return next 'increments of several runs do not add up';
+        end if;
     end if;
     if 'held' = any (answers)  -- it asks again
        and exists (select from durable_internal.worker w where w.id = interleave.id('w1') and w.alive) then

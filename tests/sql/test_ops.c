@@ -7,6 +7,7 @@
 
 static const char *url;
 static PGconn *conn;
+static PGconn *caller; /* whose transaction is open; NULL: nobody's */
 
 /* The runs that our worker has just claimed are in the table c. */
 static void claim(void) {
@@ -69,6 +70,9 @@ static int begin(void **state) {
 
 static int end(void **state) {
     (void)state;
+    PQfinish(caller);
+    caller = NULL;
+    sql(conn, "reset lock_timeout; reset statement_timeout");
     sql(conn, "select durable.cancel(id) from durable.runs where finished_at is null");
     while (sql_int(conn, "select durable_internal.match_turn(100)") > 0) {
     }
@@ -258,6 +262,117 @@ static void a_lease_that_somebody_holds_is_busy(void **state) {
     sql(other, "rollback");
     PQfinish(other);
     assert_string_equal(commit_ops("http", "[]"), "{\"results\": [], \"cancelled\": false}");
+}
+
+#define INCREMENT(name, key)                                                                       \
+    "{\"op\": \"state\", \"name\": \"" name "\", \"action\": \"increment\", \"key\": \"" key "\"}"
+#define COMPLETED(op) "{\"status\": \"completed\", \"result\": 1, \"ops\": [" op "]}"
+#define NUMBERED "(select c.*, row_number() over (order by run_id)::int as n from c)"
+
+/* One turn with an answer and a log line of each run in c, by age. Who is to say it again? */
+static const char *answers(const char *details) {
+    return sql_text(
+        conn,
+        "with i as %s, a as (select (array_agg(worker_id))[1] as worker, array_agg(run_id order by "
+        "n) as runs, array_agg(fence order by n) as fences, array_agg('answer'::text) as ops, "
+        "array_agg('%s'::jsonb -> n - 1 order by n) as details, array_agg(1) as attempts, "
+        "array_agg(0::bigint) as ages, array_agg('info'::text) as levels, array_agg('said'::text) "
+        "as messages from i) select coalesce(string_agg(i.n || case when v.busy then ' busy' else "
+        "' lost' end, ', ' order by i.n), 'kept') from a, durable_internal.commit(worker, "
+        "'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}','{}', runs, fences, ops, details, "
+        "runs, attempts, ages, levels, messages) as v join i using (run_id)",
+        NUMBERED, details);
+}
+
+/* One commit over HTTP with a list of ops of each run in c, by age. */
+static const char *commits(const char *lists) {
+    return sql_text(
+        conn,
+        "with i as %s, a as (select array_agg(run_id order by n) as runs, array_agg(fence order by "
+        "n) as fences, array_agg(worker_id) as workers, array_agg('%s'::jsonb -> n - 1 order by n) "
+        "as ops from i) select string_agg(coalesce(o.answer ->> 'code', 'kept'), ', ' order by "
+        "o.n) from a, durable_internal.commit_ops(runs, fences, workers, ops) as o",
+        NUMBERED, lists);
+}
+
+static void start_and_claim(int count) {
+    sql(conn, "select durable.start('http') from generate_series(1, %d)", count);
+    claim();
+    assert_int_equal(sql_int(conn, "select count(*) from c"), count);
+}
+
+/* A caller begins, and his transaction stays open. We wait for nobody for longer than 2 s. */
+static void call(const char *text) {
+    sql(conn, "set lock_timeout = '2s'");
+    caller = caller == NULL ? connect_to(url) : caller;
+    sql(caller, "begin");
+    sql(caller, "%s", text);
+}
+
+static void whose_op_needs_what_a_caller_holds_is_busy_alone(void **state) {
+    static const struct {
+        const char *held, *need;
+    } table[] = {
+        /* A row that is there; one that is not yet; a lock; the key of an event. */
+        { "select durable.state_set('k0', '5')", INCREMENT("n", "k0") },
+        { "select durable.state_increment('k1')", INCREMENT("n", "k1") },
+        { "select durable.state_lock('k2', 'me', '1h')",
+          "{\"op\": \"state\", \"name\": \"n\", \"action\": \"lock\", \"key\": \"k2\", \"ttl\": "
+          "\"1h\"}" },
+        { "select durable.send_event('e', '{}', null, 'k3')",
+          "{\"op\": \"send_event\", \"name\": \"n\", \"event\": \"e\", \"idempotencyKey\": "
+          "\"k3\"}" },
+    };
+    char text[2048];
+    (void)state;
+    sql(conn, "select durable.state_set('k0', '1')");
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const char *need = table[i].need, *free = INCREMENT("f", "free");
+        start_and_claim(4);
+        call(table[i].held);
+        (void)snprintf(text, sizeof text, "[[%s], [%s, %s], [%s], [%s]]", free, free, need, free,
+                       need);
+        assert_string_equal(commits(text), "kept, busy, kept, busy");
+        (void)snprintf(
+            text, sizeof text,
+            "[" COMPLETED("") ", " COMPLETED("%s") ", " COMPLETED("%s") ", " COMPLETED("%s") "]",
+            need, INCREMENT("g", "free"), need);
+        assert_string_equal(answers(text), "2 busy, 4 busy");
+        assert_string_equal(
+            sql_text(conn, "select string_agg(r.status, ' ' order by r.id) from durable.runs r "
+                           "join c on c.run_id = r.id"),
+            "completed running completed running");
+        sql(caller, "rollback");
+        assert_string_equal(answers(text), "1 lost, 3 lost");
+        assert_int_equal(sql_int(conn, "select count(*) from durable_internal.log join c using "
+                                       "(run_id) where message = 'said'"),
+                         4);
+        assert_int_equal(sql_int(conn, "select value from durable.state_get('free')"),
+                         3LL * ((long long)i + 1));
+        (void)end(NULL);
+    }
+}
+
+/* The first of them waits a moment, and the others know. */
+static void many_whose_key_is_held_are_given_up_together(void **state) {
+    (void)state;
+    sql(conn, "select durable.state_set('k0', '1')");
+    sql(conn, "select durable.start('http') from generate_series(1, 60)");
+    sql(conn,
+        "drop table c; create table c as select c.*, w.id as worker_id from "
+        "durable_internal.worker w, durable_internal.claim(w.id, 60, 1000000, w.number) as c");
+    call("select durable.state_set('k0', '5')");
+    sql(conn, "set statement_timeout = '3s'");
+    assert_int_equal(
+        sql_int(conn, "with a as (select array_agg(run_id) as runs, array_agg(fence) as fences, "
+                      "array_agg(worker_id) as workers, array_agg('[" INCREMENT(
+                          "n", "k0") "]'::jsonb) as "
+                                     "ops from c) select count(*) from a, "
+                                     "durable_internal.commit_ops(runs, fences, "
+                                     "workers, ops) as o where o.answer ->> 'code' = 'busy'"),
+        60);
+    sql(conn, "reset statement_timeout");
+    sql(caller, "rollback");
 }
 
 static void a_wait_for_any_takes_the_first_of_its_events(void **state) {
@@ -1136,6 +1251,8 @@ int main(void) {
         RUN(what_suspends_is_the_last_op),
         RUN(a_cancelled_run_is_told_so),
         RUN(a_lease_that_somebody_holds_is_busy),
+        RUN(whose_op_needs_what_a_caller_holds_is_busy_alone),
+        RUN(many_whose_key_is_held_are_given_up_together),
         RUN(a_wait_for_any_takes_the_first_of_its_events),
         RUN(a_child_gives_its_result_to_its_parent),
         RUN(a_child_that_fails_gives_its_error_to_its_parent),
