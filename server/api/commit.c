@@ -9,7 +9,8 @@
  * its name.
  *
  * The secret of tokens is read at the start, when its change is notified, and when a token is none
- * of ours as far as we know, once a second at most: that request waits for the answer. */
+ * of ours as far as we know, fifty times a second at most: that request waits for what is read
+ * after it came, for the secret may just have changed. */
 #include "server/api/api.h"
 
 #include "common/check.h"
@@ -30,7 +31,7 @@
 #define OPS_OUTER_DEPTH 2 /* the list and its ops, around what handlers give */
 #define BUSY_MS 20
 #define BUSY_TRIES_MAX 50
-#define SECRET_REST_MS 1000
+#define SECRET_REST_MS 20
 #define NOT_OURS "the token is none of ours"
 
 struct item {
@@ -45,7 +46,8 @@ struct item {
 };
 
 struct committing {
-    struct list link; /* while its tokens are in doubt */
+    struct list link;    /* while its tokens are in doubt */
+    uint64_t secret_ask; /* which one's answer tells; 0: they are not in doubt yet */
     struct api *api;
     struct http_request *request;
     struct item *items;    /* none: it is a GET */
@@ -66,12 +68,13 @@ struct commits {
     struct event *busy_timer;
     struct commit_secret secret;
     bool secret_asked, secret_changed; /* changed: since it was asked for */
-    int64_t secret_read_ms;            /* when it was answered last */
+    uint64_t secret_asks;              /* how often it was asked for */
+    struct event *secret_timer;        /* until it may be asked for again */
 };
 
 static void commits_ask(struct commits *commits);
 static void item_alone(struct item *item);
-static void secret_ask(struct commits *commits);
+static void secret_ask_soon(struct commits *commits);
 
 static void committing_free(struct committing *committing) {
     assert(committing->count == 0 || committing->items != NULL);
@@ -385,14 +388,16 @@ static bool committing_sign(struct committing *committing, int *ret_ours) {
     return all;
 }
 
-/* The tokens may be none of ours because the secret has changed: then it is asked for, and the
- * request comes again. False: it was asked for a moment ago. */
+/* The tokens may be none of ours because the secret has changed: then the request waits for what is
+ * read from now on, and comes again. False: it has. */
 static bool commits_doubt(struct commits *commits, struct committing *committing) {
-    if (!commits->secret_asked && clock_ms() - commits->secret_read_ms < SECRET_REST_MS) {
+    if (committing->secret_ask == 0) {
+        committing->secret_ask = commits->secret_asks + 1;
+    } else if (commits->secret_asks >= committing->secret_ask) {
         return false;
     }
     list_push(&commits->in_doubt, &committing->link);
-    secret_ask(commits);
+    secret_ask_soon(commits);
     return true;
 }
 
@@ -480,8 +485,10 @@ bool commits_know(const struct api *api, const struct http_request *request) {
            token_is_ours(api->commits, token, &lease);
 }
 
-/* GET: what an entry with a `ref` holds. */
-void commit_ref(struct api *api, struct http_request *request) {
+/* What an entry with a `ref` holds. */
+static void ref_begin(struct committing *committing) {
+    struct api *api = committing->api;
+    struct http_request *request = committing->request;
     struct lease_name lease;
     int64_t place = FIELD_NONE;
     const struct field fields[] = {
@@ -493,18 +500,13 @@ void commit_ref(struct api *api, struct http_request *request) {
           .required = true },
         { .name = NULL },
     };
-    struct commits *commits = api->commits;
-    const char *token = token_of(request);
-    if (token == NULL || commits->secret.length == 0) {
-        unauthorized(api, request);
+    bool ours = token_is_ours(api->commits, token_of(request), &lease);
+    if (!ours && commits_doubt(api->commits, committing)) {
         return;
     }
-    if (!token_is_ours(commits, token, &lease)) {
-        struct committing *committing = committing_new(api, request);
-        if (!commits_doubt(commits, committing)) {
-            committing_free(committing);
-            unauthorized(api, request);
-        }
+    committing_free(committing);
+    if (!ours) {
+        unauthorized(api, request);
         return;
     }
     dj_status status = query_read(request->query, fields);
@@ -520,13 +522,47 @@ void commit_ref(struct api *api, struct http_request *request) {
     api_send(api, request, work, 200);
 }
 
+void commit_ref(struct api *api, struct http_request *request) {
+    if (token_of(request) == NULL) {
+        unauthorized(api, request);
+        return;
+    }
+    if (api->commits->secret.length == 0) {
+        problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
+        return;
+    }
+    ref_begin(committing_new(api, request));
+}
+
 /* The secret. */
+
+/* Those in doubt are told, or wait for what is read next. */
+static void doubts_end(struct commits *commits, dj_status status) {
+    struct list again;
+    list_init(&again);
+    list_splice(&commits->in_doubt, &again);
+    while (!list_is_empty(&again)) {
+        struct committing *committing = list_first(&again, struct committing, link);
+        list_remove(&committing->link);
+        if (status != DJ_OK) {
+            problem_reply_status(commits->api, committing->request, DJ_UNAVAILABLE,
+                                 "the database cannot be reached");
+            committing_free(committing);
+        } else if (committing->items == NULL) {
+            ref_begin(committing);
+        } else {
+            committing_begin(committing);
+        }
+    }
+}
+
+static void secret_ask(struct commits *commits);
 
 static void on_secret(void *context, const struct work_end *end) {
     struct commits *commits = context;
+    const struct timeval rest = { .tv_usec = SECRET_REST_MS * 1000 };
     const char *text;
     size_t length;
-    struct list again;
     FAILPOINT("secret.read");
     if (end->status == DJ_OK && rows_text(end->rows, 0, 0, &text, &length) == DJ_OK && length > 0 &&
         length <= COMMIT_SECRET_BYTES_MAX) {
@@ -534,30 +570,36 @@ static void on_secret(void *context, const struct work_end *end) {
         commits->secret.length = length;
     }
     commits->secret_asked = false;
-    commits->secret_read_ms = clock_ms();
     if (commits->secret_changed) {
         secret_ask(commits);
         return; /* those in doubt wait for that answer */
     }
-    list_init(&again);
-    list_splice(&commits->in_doubt, &again);
-    while (!list_is_empty(&again)) {
-        struct committing *committing = list_first(&again, struct committing, link);
-        list_remove(&committing->link);
-        if (committing->items == NULL) {
-            commit_ref(committing->api, committing->request);
-            committing_free(committing);
-        } else {
-            committing_begin(committing);
-        }
-    }
+    (void)event_add(commits->secret_timer, &rest);
+    doubts_end(commits, end->status);
 }
 
 static void secret_ask(struct commits *commits) {
     if (!commits->secret_asked) {
         commits->secret_asked = true;
         commits->secret_changed = false;
+        commits->secret_asks++;
+        (void)event_del(commits->secret_timer);
         database_send(commits->api->database, work_new(&CALL_COMMIT_SECRET, 0), on_secret, commits);
+    }
+}
+
+static void on_secret_timer(evutil_socket_t fd, short what, void *context) {
+    struct commits *commits = context;
+    (void)fd;
+    (void)what;
+    if (!list_is_empty(&commits->in_doubt)) {
+        secret_ask(commits);
+    }
+}
+
+static void secret_ask_soon(struct commits *commits) {
+    if (!event_pending(commits->secret_timer, EV_TIMEOUT, NULL)) {
+        secret_ask(commits);
     }
 }
 
@@ -574,6 +616,7 @@ void commits_open(struct api *api) {
     list_init(&commits->busy);
     list_init(&commits->in_doubt);
     commits->busy_timer = event_new(api->base, -1, 0, on_busy_timer, commits);
-    check(commits->busy_timer != NULL);
+    commits->secret_timer = event_new(api->base, -1, 0, on_secret_timer, commits);
+    check(commits->busy_timer != NULL && commits->secret_timer != NULL);
     api->commits = commits;
 }
