@@ -8,8 +8,11 @@
 #include "common/failpoint.h"
 #include "common/list.h"
 #include "common/text.h"
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <linux/sockios.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -36,6 +39,9 @@ struct http_call {
     char *body;
     struct http_answer answer;
     bool allow_private, refused, too_large;
+    char their_ip[INET6_ADDRSTRLEN]; /* of the connection that it went over; "": none yet */
+    int their_port, our_port;
+    bool was_read; /* the other side had all of it when it closed that connection */
     bool (*may_send)(void *context);
     http_done_fn done;
     void *context;
@@ -60,6 +66,9 @@ void http_call_drop(struct http_call *call) {
 }
 
 static enum http_outcome outcome_of(const struct http_call *call, CURLcode code) {
+    if (code != CURLE_OK && call->was_read) {
+        return HTTP_CUT;
+    }
     switch (code) {
     case CURLE_OK:
         return HTTP_ANSWERED;
@@ -103,6 +112,7 @@ static void call_finish(struct http_call *call, CURLcode code) {
         (void)dj_fail(DJ_UNAVAILABLE, "%s",
                       answer->outcome == HTTP_REFUSED ? "the address is not a public one"
                       : call->too_large               ? "the answer is too large"
+                      : call->was_read                ? "the connection ended without an answer"
                       : call->error[0]                ? call->error
                                                       : curl_easy_strerror(code));
         text_copy(call->reason, sizeof call->reason, dj_error_message());
@@ -184,6 +194,9 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     static const struct linger forget = { .l_onoff = 1, .l_linger = 0 };
     struct http_call *call = context;
     (void)purpose;
+    if (call->was_read) {
+        return CURL_SOCKET_BAD;
+    }
     if (!call->allow_private && !address_is_public(&address->addr)) {
         call->refused = true;
         return CURL_SOCKET_BAD;
@@ -195,12 +208,41 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     return fd;
 }
 
+/* curl says a request again, on another connection, if one that was kept ends before the first byte
+ * of an answer: the server may have closed it just before the request came. If it had read the
+ * request, its process has died of it, or of another one, and must not get it a second time.
+ * It had where an orderly end has come and all of ours was acknowledged: who closes a socket that
+ * has something to read, or gets it afterwards, answers with a reset. */
+static void mark_read(struct http_client *client, curl_socket_t fd) {
+    struct sockaddr_storage ours, theirs;
+    socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length;
+    struct tcp_info info;
+    char ip[INET6_ADDRSTRLEN], port[8], our_port[8];
+    info_length = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_length) != 0 ||
+        info.tcpi_state != TCP_CLOSE_WAIT ||
+        getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0 ||
+        getpeername(fd, (struct sockaddr *)&theirs, &theirs_length) != 0 ||
+        getnameinfo((struct sockaddr *)&ours, ours_length, NULL, 0, our_port, sizeof our_port,
+                    NI_NUMERICSERV) != 0 ||
+        getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        return;
+    }
+    list_for_each(call, &client->calls, struct http_call, link) {
+        if (call->our_port == atoi(our_port) && call->their_port == atoi(port) &&
+            strcmp(call->their_ip, ip) == 0) {
+            call->was_read = true;
+        }
+    }
+}
+
 /* Where all has arrived, as on a connection that was kept, the other side sees an orderly end. */
 static int close_socket(void *context, curl_socket_t fd) {
     static const struct linger orderly = { .l_onoff = 0 };
     int bytes_left = 0;
-    (void)context;
     if (ioctl(fd, SIOCOUTQ, &bytes_left) == 0 && bytes_left == 0) {
+        mark_read(context, fd);
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof orderly);
     }
     return close(fd);
@@ -213,8 +255,12 @@ static int before_request(void *context, char *their_ip, char *our_ip, int their
                           int our_port) {
     struct http_call *call = context;
     (void)our_ip;
-    (void)their_port;
-    (void)our_port;
+    if (call->was_read) {
+        return CURL_PREREQFUNC_ABORT;
+    }
+    text_copy(call->their_ip, sizeof call->their_ip, their_ip);
+    call->their_port = their_port;
+    call->our_port = our_port;
     call->refused = !call->allow_private && !address_text_is_public(their_ip);
     if (call->refused) {
         return CURL_PREREQFUNC_ABORT;
@@ -263,6 +309,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
     SET(CURLOPT_OPENSOCKETDATA, call);
     SET(CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    SET(CURLOPT_CLOSESOCKETDATA, call->client);
     SET(CURLOPT_PREREQFUNCTION, before_request);
     SET(CURLOPT_PREREQDATA, call);
     SET(CURLOPT_WRITEFUNCTION, take_body);

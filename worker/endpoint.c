@@ -29,6 +29,7 @@
 #define REFRESH_FAILING_MS 500
 #define QUOTE_BYTES_MAX 200
 #define CALLS_WHILE_FAILING 4
+#define CUT_TOGETHER_MS 1000
 
 struct endpoint {
     struct list link;
@@ -39,6 +40,8 @@ struct endpoint {
     int concurrency;
     int64_t timeout_ms;
     int active;
+    int company;         /* of those that were cut off at `cut_ms`: how many were active then */
+    int64_t cut_ms;      /* and together with them, for a moment, whoever else is */
     struct list waiting; /* calls that are not begun */
 };
 
@@ -311,11 +314,25 @@ static void call_rest(struct endpoints *endpoints, struct endpoint_call *call, c
     give_back(endpoints, endpoint);
 }
 
+/* How many shared the process that this call was cut off from. Those of one death are told to us
+ * one after the other, while fewer and fewer are left. */
+static int company_of_cut(struct endpoint *endpoint) {
+    int64_t now_ms = clock_ms();
+    if (endpoint->cut_ms == 0 || now_ms - endpoint->cut_ms > CUT_TOGETHER_MS) {
+        endpoint->cut_ms = now_ms;
+        endpoint->company = 0;
+    }
+    if (endpoint->company < endpoint->active) {
+        endpoint->company = endpoint->active;
+    }
+    return endpoint->company;
+}
+
 /* The process there has died, of this run or of another one in its hands. */
 static void call_crash(struct endpoints *endpoints, struct endpoint_call *call,
                        const char *reason) {
     json_object *detail = json_object_new_object();
-    json_object_object_add(detail, "company", json_object_new_int(call->endpoint->active));
+    json_object_object_add(detail, "company", json_object_new_int(company_of_cut(call->endpoint)));
     json_object_object_add(detail, "reason", json_object_new_string(reason));
     const char *text = json_object_to_json_string_ext(detail, JSON_C_TO_STRING_PLAIN);
     char *own = text == NULL ? NULL : strdup(text);

@@ -120,6 +120,16 @@ dj_status worker_borrow_connection(const dj_run *run, PGconn **ret_conn) {
     return spare_open(run, ret_conn);
 }
 
+/* Closes the connections for step_tx that were not used for a while. */
+static void spare_trim(dj_worker *worker, int64_t age_ms) {
+    (void)pthread_mutex_lock(&worker->spare_mutex);
+    while (worker->spare_count > 0 &&
+           worker->spare[0].since_ms <= clock_ms() - age_ms) { /* the oldest is the first */
+        db_conn_close(spare_take(worker, 0));
+    }
+    (void)pthread_mutex_unlock(&worker->spare_mutex);
+}
+
 void worker_return_connection(const dj_run *run, PGconn *conn, bool broken) {
     dj_worker *worker = run->worker;
     (void)pthread_mutex_lock(&worker->spare_mutex);
@@ -134,16 +144,9 @@ void worker_return_connection(const dj_run *run, PGconn *conn, bool broken) {
     if (conn != NULL) {
         db_conn_close(conn);
     }
-}
-
-/* Closes the connections for step_tx that were not used for a while. */
-static void spare_trim(dj_worker *worker, int64_t age_ms) {
-    (void)pthread_mutex_lock(&worker->spare_mutex);
-    while (worker->spare_count > 0 &&
-           worker->spare[0].since_ms <= clock_ms() - age_ms) { /* the oldest is the first */
-        db_conn_close(spare_take(worker, 0));
+    if (broken) { /* what broke it may have broken them all: each would cost its run a try */
+        spare_trim(worker, /* age_ms= */ 0);
     }
-    (void)pthread_mutex_unlock(&worker->spare_mutex);
 }
 
 /* Runs in hand. On the loop. */
@@ -232,12 +235,12 @@ void worker_check_drained(dj_worker *worker) {
     if (!atomic_load(&worker->draining) || worker->leaving) {
         return;
     }
-    for (int i = 0; i < worker->line_count; i++) {
+    bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
+    for (int i = 0; i < worker->line_count && !over; i++) {
         if (worker->lines[i].turning && worker->lines[i].slots_asked > 0) {
             return; /* what it brings has to go back first */
         }
     }
-    bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
     if (worker->in_hand > 0 && !over) {
         return;
     }
@@ -554,12 +557,12 @@ static dj_status job_options(const dj_job_options *options, struct job *job) {
     if (options->version != NULL) {
         json_object_object_add(json, "version", json_object_new_string(options->version));
     }
-    json_object *policy = NULL;
-    dj_status status = backoff_check(&options->backoff, &policy);
-    if (status == DJ_OK && json_object_object_length(policy) > 0) {
+    json_object *policy = backoff_json(&options->backoff);
+    if (json_object_object_length(policy) > 0) {
         json_object_object_add(json, "backoff", json_object_get(policy));
     }
     json_object_put(policy);
+    dj_status status = backoff_check(&options->backoff);
     if (status == DJ_OK) {
         status = copy_text(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN),
                            &job->options_json);
@@ -644,6 +647,9 @@ dj_status dj_worker_run(dj_worker *worker) {
     (void)event_base_dispatch(worker->base);
     FAILPOINT("drain.left");
     worker->registered = false; /* a beat on its way is of no interest now */
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        atomic_store(&run->lost, true); /* a handler that asks is to come back */
+    }
     bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000);
     db_pipeline_close(&worker->control);
     lines_close(worker);

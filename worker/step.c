@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static json_object *backoff_json(const dj_backoff *backoff) {
+json_object *backoff_json(const dj_backoff *backoff) {
     json_object *policy = json_object_new_object();
     if (backoff->initial != NULL) {
         json_object_object_add(policy, "initial", json_object_new_string(backoff->initial));
@@ -30,7 +30,7 @@ static json_object *backoff_json(const dj_backoff *backoff) {
     return policy;
 }
 
-dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy) {
+dj_status backoff_check(const dj_backoff *backoff) {
     int64_t ms;
     if (backoff->initial != NULL) {
         DJ_TRY(duration_parse("backoff.initial", backoff->initial, &ms));
@@ -46,7 +46,6 @@ dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy) {
         return dj_fail(DJ_INVALID_ARGUMENT, "backoff.jitter %g is out of range; 0 to 1 is allowed",
                        backoff->jitter);
     }
-    *ret_policy = backoff_json(backoff);
     return DJ_OK;
 }
 
@@ -155,6 +154,9 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
                        const dj_step_options *options, json_object **ret_result) {
     const struct memory *memory;
     const char *full_name;
+    if (options != NULL) {
+        DJ_TRY(backoff_check(&options->backoff));
+    }
     DJ_TRY(run_recall(run, name, "step", &full_name, &memory));
     if (memory != NULL) {
         return run_give(run, memory, ret_result);

@@ -9,7 +9,10 @@
 MUST_CHECK dj_status step_print_result(dj_run *run, const char *name, json_object *result,
                                        char **ret_text);
 
-/** Checks a policy, and gives it as JSON; the object is the caller's. */
-MUST_CHECK dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy);
+/** DJ_INVALID_ARGUMENT names the field and what is allowed. */
+MUST_CHECK dj_status backoff_check(const dj_backoff *backoff);
+
+/** What of it is given; the object is the caller's. */
+json_object *backoff_json(const dj_backoff *backoff);
 
 #endif

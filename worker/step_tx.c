@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP_TX_TRIES_MAX 5
+#define STEP_TX_CALLS_MAX 5
 
 struct step_tx {
     dj_run *run;
@@ -31,6 +31,7 @@ struct step_tx {
     json_object *result;
     char *text; /* the result, printed */
     int64_t began_us;
+    int calls;     /* how often the step was called */
     bool in_doubt; /* a commit was sent, and its answer did not come */
 };
 
@@ -59,12 +60,20 @@ static dj_status tx_commit_step(struct step_tx *tx, PGconn *conn, bool *ret_agai
     return rows_bool(rows, 0, 0, ret_again);
 }
 
+/* A commit that was answered may still wait for its standby. */
+static dj_status tx_confirmed(PGconn *conn) {
+    return db_conn_commit_is_uncertain(conn)
+               ? dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby")
+               : DJ_OK;
+}
+
 /* One transaction: the user's SQL, then the step. */
 static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     DJ_TRY(tx_command(conn, "begin"));
     FAILPOINT_SOCKET("step_tx.begun", PQsocket(conn));
     json_object *result = NULL;
     tx->began_us = clock_us();
+    tx->calls++;
     run_error_clear(tx->run);
     tx->run->in_step = true;
     dj_status status = tx->step(tx->run, conn, tx->input, &result);
@@ -87,11 +96,13 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     tx->in_doubt = true;
     status = tx_command(conn, "commit");
     FAILPOINT_CALL("step_tx.after_commit", conn, status);
-    if (status == DJ_OK && db_conn_commit_is_uncertain(conn)) {
-        return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby");
+    if (status != DJ_OK) {
+        tx->in_doubt = PQstatus(conn) != CONNECTION_OK;
+        return status;
     }
-    tx->in_doubt = status != DJ_OK && PQstatus(conn) != CONNECTION_OK;
-    return status;
+    DJ_TRY(tx_confirmed(conn));
+    tx->in_doubt = false;
+    return DJ_OK;
 }
 
 /* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit
@@ -100,14 +111,21 @@ static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
     FAILPOINT_SOCKET("step_tx.asked", PQsocket(conn));
-    return tx_command(conn, *ret_committed ? "commit" : "rollback");
+    if (!*ret_committed) {
+        return tx_command(conn, "rollback");
+    }
+    DJ_TRY(tx_command(conn, "commit"));
+    return tx_confirmed(conn);
 }
 
-/* Tries until the step is committed or fails, over as many connections as it takes. */
+/* Tries until the step is committed or fails, over as many connections as it takes: a database that
+ * is away is waited for as long as the lease is ours. A step that breaks each of its connections
+ * fails. */
 static dj_status tx_run(struct step_tx *tx) {
     dj_status status = DJ_UNAVAILABLE;
-    for (int tries = 0; tries < STEP_TX_TRIES_MAX; tries++) {
+    for (int tries = 0; tx->in_doubt || tx->calls < STEP_TX_CALLS_MAX; tries++) {
         PGconn *conn;
+        DJ_TRY(dj_heartbeat(tx->run));
         status = worker_borrow_connection(tx->run, &conn);
         if (status == DJ_LEASE_LOST) { /* all of them: the worker was declared dead */
             return status;

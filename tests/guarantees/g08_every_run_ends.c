@@ -96,6 +96,15 @@ static void a_step_over_its_time_ends_its_attempt_and_others_go_on(void **state)
     (void)ended("noop", "{}");
 }
 
+static void a_step_whose_policy_is_none_is_not_begun(void **state) {
+    (void)state;
+    const char *id = ended("late", "{\"ms\": 1, \"initial\": \"soon\"}");
+    const char *message =
+        sql_text(conn, "select error ->> 'message' from durable.runs where id = '%s'", id);
+    assert_non_null(strstr(message, "backoff.initial"));
+    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 0);
+}
+
 static void a_run_over_its_time_ends_wherever_it_is(void **state) {
     (void)state;
     char waiting[64], running[64], nobody[64];
@@ -418,6 +427,23 @@ static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **stat
     assert_int_equal(wait_process(alone, 5), 0);
 }
 
+/* What it asks for is not answered: somebody holds the table. */
+static void a_claim_without_an_answer_outlasts_no_grace_time(void **state) {
+    (void)state;
+    PGconn *other = connect_to(url);
+    pid_t asking = spawn(url, NULL, "durable-worker", "--grace", "300ms", NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)asking);
+    sql(other, "begin; lock table durable_internal.lease");
+    const char *id = sql_text(conn, "select durable.start('noop')");
+    wait_until(conn, 20,
+               "select exists (select from pg_stat_activity where application_name = "
+               "'durable-worker' and wait_event_type = 'Lock' and datname = current_database())");
+    assert_int_equal(kill(asking, SIGTERM), 0);
+    assert_int_equal(wait_process(asking, 4), 0); /* it gives up a lock after 5 s */
+    PQfinish(other);
+    sql(conn, "select durable.cancel('%s')", id);
+}
+
 /* Its control connection is lost, and while it makes a new one (the fourth: the first three were
  * the control's and the lines') a turn hears that the worker is dead. */
 static void a_worker_declared_dead_while_it_reconnects_registers_again(void **state) {
@@ -624,7 +650,7 @@ static void a_delay_spends_an_attempt(void **state) {
                                          id),
                                 "retrying 1 of 2 t");
             sql(conn, "select durable.reschedule('%s', now())", id);
-            sql(conn, "select durable_internal.promote_due(100, 0)");
+            wait_until(conn, 20, "select status = 'queued' from durable.runs where id = '%s'", id);
         }
     }
     assert_string_equal(
@@ -638,6 +664,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(failed_attempts_are_tried_again_until_the_last, worker_up,
                                         worker_down),
         cmocka_unit_test_setup_teardown(a_permanent_failure_is_not_tried_again, worker_up,
+                                        worker_down),
+        cmocka_unit_test_setup_teardown(a_step_whose_policy_is_none_is_not_begun, worker_up,
                                         worker_down),
         cmocka_unit_test_setup_teardown(a_step_with_a_policy_is_tried_in_the_same_attempt,
                                         worker_up, worker_down),
@@ -667,6 +695,7 @@ int main(void) {
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
         cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
+        cmocka_unit_test(a_claim_without_an_answer_outlasts_no_grace_time),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),

@@ -125,6 +125,34 @@ static void a_worker_that_crashes_while_the_database_is_away_ends_at_once(void *
     sql(conn, "select durable.cancel(id) from durable.runs where job = 'dies'");
 }
 
+/* As long as its lease is there: a step with a transaction of its own is no worse off than others.
+ */
+static void a_transaction_of_a_step_waits_for_the_database(void **state) {
+    (void)state;
+    sql(conn, "create table transfer (run_id uuid)");
+    pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "60s", NULL);
+    sql(conn,
+        "select durable.start_many('transfers', array_fill('{\"ms\": 500}'::jsonb, array[8]))");
+    wait_until(conn, 20,
+               "select count(*) = 8 from pg_stat_activity where application_name = "
+               "'durable-worker step_tx' and state = 'idle in transaction'");
+    PQfinish(conn);
+    cluster_stop(&cluster, "immediate");
+    sleep_ms(4000);
+    cluster_go_on(&cluster);
+    conn = connect_to(cluster.url);
+    wait_until(
+        conn, 30,
+        "select bool_and(finished_at is not null) from durable.runs where job = 'transfers'");
+    assert_string_equal(
+        sql_text(conn,
+                 "select string_agg(distinct status || ' ' || attempt, ', ') from durable.runs "
+                 "where job = 'transfers'"),
+        "completed 1");
+    assert_int_equal(sql_int(conn, "select count(*) from transfer"), 8);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* Nothing but the commit itself brings it to the disk here: the step leaves no row of its own. */
 static void what_was_seen_is_there_after_a_crash(void **state) {
     (void)state;
@@ -209,6 +237,7 @@ int main(void) {
         cmocka_unit_test(a_crash_in_the_middle_of_a_thousand_runs),
         cmocka_unit_test(terminated_sessions_cost_no_attempt),
         cmocka_unit_test(a_lost_answer_costs_no_attempt),
+        cmocka_unit_test(a_transaction_of_a_step_waits_for_the_database),
         cmocka_unit_test(what_was_seen_is_there_after_a_crash),
         cmocka_unit_test(a_killed_server_process_costs_no_attempt),
         cmocka_unit_test(a_crash_in_the_middle_of_a_reap_strands_no_run),

@@ -100,7 +100,12 @@ def burst(endpoint):
     endpoint.wfile.write(body)
 
 
-ILL_MANNERED = {"mute": mute, "drip": drip, "burst": burst}
+def vanish(endpoint):
+    """What a process looks like that dies with its handler."""
+    endpoint.close_connection = True
+
+
+ILL_MANNERED = {"vanish": vanish, "mute": mute, "drip": drip, "burst": burst}
 
 
 def signed(headers, body):

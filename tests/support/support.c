@@ -351,7 +351,7 @@ pid_t spawn_endpoint(PGconn *conn, int *ret_port) {
         "jsonb_agg(jsonb_build_object('name', n)) "
         "from "
         "unnest('{five-steps,wait,hangs,echo,fail,error-500,not-json,too-much,bad-op,redirect,"
-        "deep,odd-step,mute,drip,burst}"
+        "deep,odd-step,mute,drip,burst,vanish}"
         "'::text[]) as n))");
     return endpoint_again(*ret_port);
 }

@@ -255,9 +255,12 @@ static dj_status flaky(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
-/* late: {"ms": n, "stubborn": goes on, whatever the step has come to}. */
+/* late: {"ms": n, "stubborn": goes on, whatever the step has come to, "initial": of its backoff}.
+ */
 static dj_status late(dj_run *run, json_object *payload) {
-    dj_step_options options = { .timeout = "200ms" };
+    dj_step_options options = { .timeout = "200ms",
+                                .backoff = { .initial = json_object_get_string(
+                                                 json_object_object_get(payload, "initial")) } };
     dj_status status = dj_step_with(run, "late", slow_step, payload, &options, NULL);
     if (member(payload, "stubborn", 0) == 0) {
         DJ_TRY(status);

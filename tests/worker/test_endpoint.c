@@ -218,6 +218,38 @@ static void an_endpoint_that_is_down_costs_no_attempt(void **state) {
     assert_int_equal(sql_int(conn, "select max(failures) from durable.endpoints"), 0);
 }
 
+/* curl would say it again on another connection, since the one before was kept. */
+static void a_process_that_dies_in_a_handler_is_called_once_a_crash(void **state) {
+    (void)state;
+    (void)ended("echo", "{}");
+    const char *id = ended("vanish", "{}");
+    assert_memory_equal(shown(id), "failed", 6);
+    assert_int_equal(calls_of(id),
+                     sql_int(conn,
+                             "select count(*) from durable.attempts where run_id = '%s' and "
+                             "outcome = 'crashed'",
+                             id));
+}
+
+static void a_process_that_dies_with_many_calls_is_the_fault_of_each_in_part(void **state) {
+    (void)state;
+    sql(conn, "select durable.start_many('hangs', array_fill('{\"s\": 60}'::jsonb, array[8]))");
+    wait_until(conn, 20,
+               "select count(*) = 8 from durable.runs where job = 'hangs' and status = 'running'");
+    sleep_ms(300); /* until all are said */
+    (void)end_process(endpoint, SIGKILL);
+    wait_until(conn, 20,
+               "select count(*) = 8 from durable.attempts a join durable.runs r on r.id = a.run_id "
+               "where r.job = 'hangs' and a.outcome = 'crashed'");
+    assert_string_equal(
+        sql_text(conn, "select string_agg(a.company::text, ', ') from durable_internal.attempt a "
+                       "join durable.runs r on r.id = a.run_id where r.job = 'hangs'"),
+        "8, 8, 8, 8, 8, 8, 8, 8");
+    sql(conn, "select durable.cancel(id) from durable.runs where job = 'hangs' and finished_at is "
+              "null");
+    endpoint = endpoint_again(port);
+}
+
 /* It freezes when it is about to call, and goes on when another worker has completed the run. */
 static void a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost(void **state) {
     static const char *const points[] = { "call.before:1:stop", "call.begun:1:stop" };
@@ -298,6 +330,8 @@ int main(void) {
         cmocka_unit_test(a_cancel_ends_a_call),
         cmocka_unit_test(a_drain_cuts_off_calls_that_outlast_the_grace_time),
         cmocka_unit_test(an_endpoint_that_is_down_costs_no_attempt),
+        cmocka_unit_test(a_process_that_dies_in_a_handler_is_called_once_a_crash),
+        cmocka_unit_test(a_process_that_dies_with_many_calls_is_the_fault_of_each_in_part),
         cmocka_unit_test(a_worker_that_was_frozen_calls_nobody_for_a_lease_it_has_lost),
         cmocka_unit_test(a_wrong_secret_is_the_endpoints_to_refuse),
         cmocka_unit_test(what_an_endpoint_says_of_itself_is_limited),
