@@ -66,7 +66,7 @@ static bool parse_tail(const char **at, int64_t *ret_us, int *ret_east) {
         return false;
     }
     int hours = number_at(at, 2);
-    if (hours < 0 || hours > 23 || !skip(at, ":")) {
+    if (hours < 0 || hours > 15 || !skip(at, ":")) { /* PostgreSQL knows no zone beyond */
         return false;
     }
     int minutes = number_at(at, 2);

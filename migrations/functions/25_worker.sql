@@ -2,7 +2,7 @@
 
 -- A worker's new life. It gives the number for lock_turn. `job_options` has one object for each of `jobs`:
 -- maxAttempts, maxCrashes, backoff, version. Runs that are parked for another version of one of these jobs
--- are taken up again.
+-- are taken up again. Raises DJ001 for a ttl of over an hour, DJ003.
 create or replace function durable_internal.worker_register(worker_id uuid, namespace text, name text, pid int,
     version text, slots int, ttl_ms bigint, jobs text[], job_options jsonb[], queues text)
 returns int
@@ -13,6 +13,9 @@ declare
     tenant int;
     number int;
 begin
+    if ttl_ms is null or ttl_ms not between 1 and 3600000 then  -- what the reaper reckons with, for all
+        perform durable_internal.fail('DJ001', format('a lease of %s ms is out of range; 1 to 3600000 is allowed', ttl_ms));
+    end if;
     select n.id into tenant from durable_internal.namespace n where n.name = worker_register.namespace;
     if not found then
         perform durable_internal.fail('DJ003', format('namespace %s is not there',

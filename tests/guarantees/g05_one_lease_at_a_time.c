@@ -84,6 +84,7 @@ static void a_beat_that_comes_while_the_reaper_waits_saves_the_worker(void **sta
     (void)state;
     sql(conn, "select durable_internal.worker_leave(id) from durable_internal.worker where alive");
     (void)snprintf(id, sizeof id, "%s", worker_new(conn, "by-hand"));
+    sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[3]))");
     sql(conn, "select * from durable_internal.claim('%s', 3, 1000000)", id);
     sql(conn,
         "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where id = '%s'",
@@ -106,6 +107,17 @@ static void a_beat_that_comes_while_the_reaper_waits_saves_the_worker(void **sta
                         id) > 0);
     PQfinish(worker);
     PQfinish(reaper);
+}
+
+/* Reckoned with in one statement for all workers, a time that PostgreSQL does not have would end
+ * the reaper. */
+static void a_worker_says_no_time_that_the_reaper_cannot_reckon_with(void **state) {
+    (void)state;
+    sql_error(conn, "DJ001",
+              "select durable_internal.worker_register(durable_internal.uuid_v7(), 'default', 'n', "
+              "1, '0', 1, 9000000000000000, '{}', '{}', null)");
+    sql(conn, "select durable_internal.reap()");
+    sql(conn, "select * from durable.workers");
 }
 
 /* A worker that froze in the middle of a batch: no timeout of PostgreSQL ends it, so the scheduler
@@ -176,6 +188,7 @@ int main(void) {
         cmocka_unit_test(a_claim_in_flight_and_a_reaper_leave_no_lease_on_the_dead),
         cmocka_unit_test(a_beat_that_comes_while_the_reaper_waits_saves_the_worker),
         cmocka_unit_test(our_sessions_are_read_committed_whatever_the_database_says),
+        cmocka_unit_test(a_worker_says_no_time_that_the_reaper_cannot_reckon_with),
         cmocka_unit_test(a_frozen_session_is_ended_and_its_leases_are_taken),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
