@@ -143,7 +143,8 @@ static void a_full_disk_is_waited_for(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
-/* All leases are over at once, which is wrong and does no harm. */
+/* All leases are over at once, which is wrong and does no harm. It stands still so that it cannot
+ * beat before the reaper has looked. */
 static void a_database_clock_that_steps_forward_doubles_nothing(void **state) {
     (void)state;
     pid_t worker = spawn_fast("3s");
@@ -153,7 +154,13 @@ static void a_database_clock_that_steps_forward_doubles_nothing(void **state) {
     wait_until(conn, 20,
                "select count(*) > 20 from durable.steps s join durable.runs r on r.id = "
                "s.run_id where r.finished_at is null");
+    assert_int_equal(kill(worker, SIGSTOP), 0);
     under_postgres->wall_s = 3600;
+    wait_until(conn, 20,
+               "select not alive from durable_internal.worker where pid = %d order by number desc "
+               "limit 1",
+               (int)worker);
+    assert_int_equal(kill(worker, SIGCONT), 0);
     all_complete(60);
     no_committed_step_was_called_again();
     assert_int_equal(end_process(worker, SIGTERM), 0);
