@@ -31,12 +31,20 @@ struct step_tx {
     json_object *result;
     char *text; /* the result, printed */
     int64_t began_us;
-    bool in_doubt; /* a commit was sent, and its answer did not come */
+    bool in_doubt; /* a commit was sent, and nothing confirmed it */
 };
 
 static dj_status tx_command(PGconn *conn, const char *command) {
     AUTO(pgresult) PGresult *result = PQexec(conn, command);
     return PQresultStatus(result) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(result);
+}
+
+/* If its wait for the standby is cancelled, nobody knows what a failover would leave. */
+static dj_status tx_commit(PGconn *conn) {
+    DJ_TRY(tx_command(conn, "commit"));
+    return db_conn_commit_is_uncertain(conn)
+               ? dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby")
+               : DJ_OK;
 }
 
 /* The step's own row, under the fence. *ret_again: an earlier try has committed it. */
@@ -85,12 +93,9 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     }
     FAILPOINT_SOCKET("step_tx.before_commit", PQsocket(conn));
     tx->in_doubt = true;
-    status = tx_command(conn, "commit");
+    status = tx_commit(conn);
     FAILPOINT_CALL("step_tx.after_commit", conn, status);
-    if (status == DJ_OK && db_conn_commit_is_uncertain(conn)) {
-        return dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby");
-    }
-    tx->in_doubt = status != DJ_OK && PQstatus(conn) != CONNECTION_OK;
+    tx->in_doubt = status != DJ_OK;
     return status;
 }
 
@@ -100,7 +105,7 @@ static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
     FAILPOINT_SOCKET("step_tx.asked", PQsocket(conn));
-    return tx_command(conn, *ret_committed ? "commit" : "rollback");
+    return *ret_committed ? tx_commit(conn) : tx_command(conn, "rollback");
 }
 
 /* Tries until the step is committed or fails, over as many connections as it takes. */
