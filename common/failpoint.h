@@ -12,7 +12,7 @@
  *   cut       the socket at hand is shut down, in both directions
  *   drop      what was sent arrives, its answer is lost, and the connection with it: nobody knows
  *   error     the answer says DJ_UNAVAILABLE on a connection that is well
- *   fail      an allocation finds no memory, a query cannot be sent */
+ *   fail      an allocation finds no memory, a query cannot be sent, a thread cannot be made */
 #ifndef COMMON_FAILPOINT_H
 #define COMMON_FAILPOINT_H
 

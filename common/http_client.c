@@ -208,6 +208,11 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     return fd;
 }
 
+static int port_of(const struct sockaddr_storage *address) {
+    return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
+                                                : ((const struct sockaddr_in *)address)->sin_port);
+}
+
 /* curl says a request again, on another connection, if one that was kept ends before the first byte
  * of an answer: the server may have closed it just before the request came. If it had read the
  * request, its process has died of it, or of another one, and must not get it a second time.
@@ -217,20 +222,18 @@ static void mark_read(struct http_client *client, curl_socket_t fd) {
     struct sockaddr_storage ours, theirs;
     socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length;
     struct tcp_info info;
-    char ip[INET6_ADDRSTRLEN], port[8], our_port[8];
+    char ip[INET6_ADDRSTRLEN];
     info_length = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_length) != 0 ||
         info.tcpi_state != TCP_CLOSE_WAIT ||
         getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0 ||
         getpeername(fd, (struct sockaddr *)&theirs, &theirs_length) != 0 ||
-        getnameinfo((struct sockaddr *)&ours, ours_length, NULL, 0, our_port, sizeof our_port,
-                    NI_NUMERICSERV) != 0 ||
-        getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, NULL, 0,
+                    NI_NUMERICHOST) != 0) {
         return;
     }
     list_for_each(call, &client->calls, struct http_call, link) {
-        if (call->our_port == atoi(our_port) && call->their_port == atoi(port) &&
+        if (call->our_port == port_of(&ours) && call->their_port == port_of(&theirs) &&
             strcmp(call->their_ip, ip) == 0) {
             call->was_read = true;
         }

@@ -364,6 +364,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     int64_t now = clock_ms();
     worker_tell_life(worker);
     check_watches(worker);
+    pool_look(&worker->pool);
     /* What may wait here is what is begun within a few milliseconds: the rest is better left to
      * others. */
     int window_max = worker->pool.threads_max + worker->begun_count * WINDOW_MS / TICK_MS;

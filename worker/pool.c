@@ -4,6 +4,7 @@
 #include "worker/pool.h"
 
 #include "common/check.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/crash.h"
 #include "worker/run_state.h"
@@ -78,12 +79,22 @@ static void pool_wake_one(struct pool *pool) {
     pthread_t thread;
     check(pthread_attr_init(&attributes) == 0);
     (void)pthread_attr_setstacksize(&attributes, POOL_THREAD_STACK_BYTES);
-    int error = pthread_create(&thread, &attributes, pool_thread, pool);
+    int error = FAILPOINT_FAILS("pool.thread")
+                    ? EAGAIN
+                    : pthread_create(&thread, &attributes, pool_thread, pool);
     (void)pthread_attr_destroy(&attributes);
     if (error == 0) {
         pool->threads++;
     } else if (pool->threads == 0) {
         log_error("pool.no_thread", "reason", strerror(error));
+    }
+}
+
+void pool_look(struct pool *pool) {
+    if (pool_waiting(pool) > 0) {
+        (void)pthread_mutex_lock(&pool->mutex);
+        pool_wake_one(pool);
+        (void)pthread_mutex_unlock(&pool->mutex);
     }
 }
 

@@ -35,6 +35,10 @@ MUST_CHECK dj_status pool_init(struct pool *pool, int threads_max);
 /** Hands runs over, all that are in the list. On the loop. */
 void pool_push(struct pool *pool, struct list *runs, int count);
 
+/** Asks again for a thread where runs wait: there may have been none to be had for them, or fewer
+ * than wanted. On the loop, now and then. */
+void pool_look(struct pool *pool);
+
 /** Takes back the runs that no thread has begun with. On the loop. */
 void pool_take_back(struct pool *pool, struct list *ret_runs, bool only_unbegun);
 

@@ -32,12 +32,20 @@ struct step_tx {
     char *text; /* the result, printed */
     int64_t began_us;
     int calls;     /* how often the step was called */
-    bool in_doubt; /* a commit was sent, and its answer did not come */
+    bool in_doubt; /* a commit was sent, and nothing confirmed it */
 };
 
 static dj_status tx_command(PGconn *conn, const char *command) {
     AUTO(pgresult) PGresult *result = PQexec(conn, command);
     return PQresultStatus(result) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(result);
+}
+
+/* If its wait for the standby is cancelled, nobody knows what a failover would leave. */
+static dj_status tx_commit(PGconn *conn) {
+    DJ_TRY(tx_command(conn, "commit"));
+    return db_conn_commit_is_uncertain(conn)
+               ? dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby")
+               : DJ_OK;
 }
 
 /* The step's own row, under the fence. *ret_again: an earlier try has committed it. */
@@ -58,13 +66,6 @@ static dj_status tx_commit_step(struct step_tx *tx, PGconn *conn, bool *ret_agai
     params_done(&params);
     DJ_TRY(status);
     return rows_bool(rows, 0, 0, ret_again);
-}
-
-/* A commit that was answered may still wait for its standby. */
-static dj_status tx_confirmed(PGconn *conn) {
-    return db_conn_commit_is_uncertain(conn)
-               ? dj_fail(DJ_UNAVAILABLE, "the commit was not confirmed by the synchronous standby")
-               : DJ_OK;
 }
 
 /* One transaction: the user's SQL, then the step. */
@@ -94,15 +95,10 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
     }
     FAILPOINT_SOCKET("step_tx.before_commit", PQsocket(conn));
     tx->in_doubt = true;
-    status = tx_command(conn, "commit");
+    status = tx_commit(conn);
     FAILPOINT_CALL("step_tx.after_commit", conn, status);
-    if (status != DJ_OK) {
-        tx->in_doubt = PQstatus(conn) != CONNECTION_OK;
-        return status;
-    }
-    DJ_TRY(tx_confirmed(conn));
-    tx->in_doubt = false;
-    return DJ_OK;
+    tx->in_doubt = status != DJ_OK;
+    return status;
 }
 
 /* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit
@@ -111,11 +107,7 @@ static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
     DJ_TRY(tx_command(conn, "begin"));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
     FAILPOINT_SOCKET("step_tx.asked", PQsocket(conn));
-    if (!*ret_committed) {
-        return tx_command(conn, "rollback");
-    }
-    DJ_TRY(tx_command(conn, "commit"));
-    return tx_confirmed(conn);
+    return *ret_committed ? tx_commit(conn) : tx_command(conn, "rollback");
 }
 
 /* Tries until the step is committed or fails, over as many connections as it takes: a database that

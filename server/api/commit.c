@@ -338,9 +338,7 @@ static dj_status committing_read(struct committing *committing) {
         { .name = NULL },
     };
     DJ_TRY(fields_read("the body", request->body, request->body_length, fields));
-    if (list.text == NULL) {
-        return dj_fail(DJ_INVALID_ARGUMENT, "commits is missing; a list is allowed");
-    }
+    assert(list.text != NULL); /* it is required */
     struct json_walk walk;
     struct json_slice none, value;
     int refused = 0;

@@ -226,6 +226,11 @@ dj_status query_read(char *query, const struct field fields[]) {
         given[field - fields] = true;
         DJ_TRY(read_text(field, value));
     }
+    for (const struct field *field = fields; field->name != NULL; field++) {
+        if (field->required && !given[field - fields]) {
+            return dj_fail(DJ_INVALID_ARGUMENT, "%s is missing", field->name);
+        }
+    }
     return DJ_OK;
 }
 

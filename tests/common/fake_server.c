@@ -53,6 +53,7 @@ static bool answer_call(struct fake_server *server, int fd, enum answer answer, 
     MESSAGE(out, '2', "");
     switch (answer) {
     case ANSWER_ROW:
+    case ANSWER_ROW_TO_WHAT_IS_READ_LATE:
         add_row(out);
         break;
     case ANSWER_UNCONFIRMED_ROW:
@@ -75,6 +76,7 @@ static bool answer_call(struct fake_server *server, int fd, enum answer answer, 
         MESSAGE(out, 'C', "BEGIN\0");
         break;
     case ANSWER_HANG_UP:
+    case ANSWER_HANG_UP_UNREAD:
         return false;
     }
     if (answer == ANSWER_UNCONFIRMED_ROW_HELD) {
@@ -91,10 +93,12 @@ static bool read_all(int fd, void *bytes, size_t length) {
 
 /* Throws away what follows a length, which counts itself. */
 static bool skip_body(int fd, uint32_t big_endian_length) {
-    char body[4096];
-    uint32_t length = be32toh(big_endian_length) - 4;
-    check(length <= sizeof body);
-    return read_all(fd, body, length);
+    char body[65536];
+    uint32_t left = be32toh(big_endian_length) - 4;
+    while (left > sizeof body && read_all(fd, body, sizeof body)) {
+        left -= sizeof body;
+    }
+    return left <= sizeof body && read_all(fd, body, left);
 }
 
 /* The type of the next message; 0: the client has gone. */
@@ -128,11 +132,18 @@ static void *serve(void *context) {
     buf_init(&out, 10000);
     bool open = fd >= 0 && greet(server, fd, &out);
     for (int calls = 0; open && calls < server->answer_count; calls++) {
+        enum answer answer = server->answers[calls];
         char type;
+        if (answer == ANSWER_ROW_TO_WHAT_IS_READ_LATE || answer == ANSWER_HANG_UP_UNREAD) {
+            check(sem_wait(&server->go_on) == 0);
+        }
+        if (answer == ANSWER_HANG_UP_UNREAD) {
+            break;
+        }
         do {
             type = next_message(fd);
         } while (type != 'S' && type != 'X' && type != 0); /* sync, end */
-        open = type == 'S' && answer_call(server, fd, server->answers[calls], &out);
+        open = type == 'S' && answer_call(server, fd, answer, &out);
     }
     return NULL;
 }

@@ -20,6 +20,8 @@ enum answer {
     ANSWER_LONG_ERROR,           /* DJ001, in 900 bytes: two to a character */
     ANSWER_NO_ROWS,
     ANSWER_HANG_UP,
+    ANSWER_ROW_TO_WHAT_IS_READ_LATE, /* the row; the call is read only after fake_server_go_on() */
+    ANSWER_HANG_UP_UNREAD,           /* the call never is, and it hangs up after that */
 };
 
 struct fake_server {

@@ -6,6 +6,10 @@
 #include "common/text.h"
 #include "tests/common/fake_server.h"
 #include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MORE_THAN_A_SOCKET_HOLDS ((size_t)32 * 1024 * 1024)
 
 static const struct db_call SEVEN = { .name = "seven", .sql = "select 7" };
 
@@ -41,12 +45,21 @@ static void line_close(struct line *line) {
     fake_server_stop(&line->server);
 }
 
-static void line_send(struct line *line) {
+/* With a parameter; NULL: none. */
+static void line_send_text(struct line *line, const char *text) {
     struct db_params params;
     params_init(&params);
+    if (text != NULL) {
+        params_add_text(&params, text);
+        assert_ok(params_status(&params));
+    }
     db_pipeline_send(&line->pipeline, (const struct db_call *const[]){ &SEVEN },
                      (struct db_params *const[]){ &params }, 1, on_done, line);
     params_done(&params);
+}
+
+static void line_send(struct line *line) {
+    line_send_text(line, NULL);
 }
 
 static void line_wait(struct line *line, struct event_base *base) {
@@ -112,11 +125,52 @@ static void a_long_error_is_cut_between_its_characters(void **state) {
     event_base_free(base);
 }
 
+/* It goes by and by, as the server takes it; or never, if the server goes. */
+static void what_a_socket_does_not_hold_is_sent_later(void **state) {
+    static const enum answer answers[] = { ANSWER_ROW_TO_WHAT_IS_READ_LATE, ANSWER_HANG_UP_UNREAD };
+    static const dj_status ends[] = { DJ_OK, DJ_UNAVAILABLE };
+    (void)state;
+    struct event_base *base = event_base_new();
+    char *large = malloc(MORE_THAN_A_SOCKET_HOLDS + 1);
+    assert_non_null(large);
+    memset(large, 'x', MORE_THAN_A_SOCKET_HOLDS);
+    large[MORE_THAN_A_SOCKET_HOLDS] = '\0';
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        struct line line;
+        line_open(&line, base, answers[i]);
+        line_send_text(&line, large);
+        assert_int_equal(event_base_loop(base, EVLOOP_NONBLOCK), 0);
+        assert_true(event_pending(line.pipeline.writable, EV_WRITE, NULL));
+        fake_server_go_on(&line.server);
+        line_wait(&line, base);
+        assert_int_equal(line.status, ends[i]);
+        assert_int_equal(db_pipeline_is_open(&line.pipeline), ends[i] == DJ_OK);
+        line_close(&line);
+    }
+    free(large);
+    event_base_free(base);
+}
+
+/* It broke between its greeting and here. */
+static void a_connection_that_is_gone_is_no_pipeline(void **state) {
+    (void)state;
+    struct event_base *base = event_base_new();
+    struct db_pipeline pipeline = { .on_broken = on_broken };
+    PGconn *gone = PQconnectdb("host=127.0.0.1 port=1 connect_timeout=5");
+    assert_int_equal(PQstatus(gone), CONNECTION_BAD);
+    assert_int_equal(db_pipeline_open(&pipeline, base, gone), DJ_UNAVAILABLE);
+    assert_false(db_pipeline_is_open(&pipeline));
+    db_pipeline_close(&pipeline);
+    event_base_free(base);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unconfirmed_commit_is_told_to_its_own_batch),
         cmocka_unit_test(an_error_is_its_batchs_and_a_hang_up_is_unavailable),
         cmocka_unit_test(a_long_error_is_cut_between_its_characters),
+        cmocka_unit_test(what_a_socket_does_not_hold_is_sent_later),
+        cmocka_unit_test(a_connection_that_is_gone_is_no_pipeline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

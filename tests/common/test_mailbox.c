@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #define THREADS 4
 #define ITEMS 20000 /* of each thread */
@@ -51,6 +53,20 @@ static void a_wake_brings_nothing(void **state) {
     assert_true(is_readable(&mailbox, 0));
     mailbox_take(&mailbox, &taken);
     assert_true(list_is_empty(&taken));
+    mailbox_done(&mailbox);
+}
+
+static void without_a_descriptor_there_is_no_mailbox(void **state) {
+    struct mailbox mailbox;
+    struct rlimit before, none;
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){ .rlim_cur = 0, .rlim_max = before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    dj_status status = mailbox_init(&mailbox);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, DJ_UNAVAILABLE);
+    assert_non_null(strstr(dj_error_message(), "eventfd"));
     mailbox_done(&mailbox);
 }
 
@@ -105,6 +121,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wake_is_seen_once_and_only_where_something_was_put),
         cmocka_unit_test(a_wake_brings_nothing),
+        cmocka_unit_test(without_a_descriptor_there_is_no_mailbox),
         cmocka_unit_test(what_threads_put_is_taken_in_their_order_and_no_wake_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include "support.h"
 
 #include <durable/client.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -88,11 +89,44 @@ static void a_commit_without_its_standby_is_not_acknowledged(void **state) {
     PQfinish(conn);
 }
 
+/* Impatient twice: of the step's own transaction, and of the one that asks after it. */
+static void a_step_with_a_transaction_waits_for_its_standby(void **state) {
+    PGconn *conn = connect_to(cluster.url);
+    (void)state;
+    sql(conn, "create table transfer (run_id uuid)");
+    pid_t worker = spawn_worker(cluster.url, NULL);
+    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    sql(conn, "alter system set synchronous_standby_names = 'nobody'");
+    sql(conn, "select pg_reload_conf()");
+    wait_until(conn, 10, "select current_setting('synchronous_standby_names') = 'nobody'");
+    sql(conn, "set synchronous_commit = local");
+    const char *id = sql_text(conn, "select durable.start('transfers')");
+    const char *waits = "from pg_stat_activity where wait_event = 'SyncRep' and application_name "
+                        "like 'durable-worker step_tx%' and query_start > '";
+    char since[64] = "-infinity";
+    for (int i = 0; i < 3; i++) {
+        wait_until(conn, 10, "select exists (select %s%s')", waits, since);
+        (void)snprintf(since, sizeof since, "%s",
+                       sql_text(conn, "select max(query_start) %s%s'", waits, since));
+        if (i < 2) {
+            sql(conn, "select pg_cancel_backend(pid) %s-infinity'", waits);
+        }
+    }
+    sql(conn, "alter system reset synchronous_standby_names");
+    sql(conn, "select pg_reload_conf()");
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    assert_int_equal(sql_int(conn, "select count(*) from transfer"), 1);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    PQfinish(conn);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(starts_acknowledged_before_a_crash_are_there_after_it),
         cmocka_unit_test(a_start_that_rolls_back_never_happened),
         cmocka_unit_test(a_commit_without_its_standby_is_not_acknowledged),
+        cmocka_unit_test(a_step_with_a_transaction_waits_for_its_standby),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -141,6 +141,25 @@ static void an_unheard_of_lease_that_is_held_is_looked_for_again(void **state) {
     sql(conn, "select durable.cancel('%s')", id);
 }
 
+/* The same of a worker, which asks again at its beats, and has its other runs meanwhile. */
+static void a_worker_looks_again_for_a_lease_that_was_held(void **state) {
+    (void)state;
+    const char *id = sql_text(conn, "select durable.start('noop')");
+    pid_t worker = spawn_worker(url, "claim.sent:1:drop,reconcile.before:1:sleep=1000");
+    wait_until(conn, 20, "select exists (select from durable_internal.lease where run_id = '%s')",
+               id);
+    PGconn *user = connect_to(url);
+    sql(user, "begin");
+    sql(user, "select durable.cancel('%s')", id);
+    const char *other = sql_text(conn, "select durable.start('noop')");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", other);
+    sql(user, "rollback");
+    PQfinish(user);
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* The zombie: SIGSTOP, until its lease has gone to another worker, which ends the run; then
  * SIGCONT. */
 static void a_stopped_worker_that_wakes_too_late_changes_nothing(void **state) {
@@ -214,6 +233,7 @@ int main(void) {
         cmocka_unit_test(a_stale_fence_commits_nothing_and_says_lost),
         cmocka_unit_test(a_forgotten_lease_commits_nothing_even_if_its_number_is_given_again),
         cmocka_unit_test(an_unheard_of_lease_that_is_held_is_looked_for_again),
+        cmocka_unit_test(a_worker_looks_again_for_a_lease_that_was_held),
         cmocka_unit_test(a_stopped_worker_that_wakes_too_late_changes_nothing),
         cmocka_unit_test(a_worker_that_is_cut_off_begins_no_step_after_its_lease),
     };

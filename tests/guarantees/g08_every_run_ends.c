@@ -461,6 +461,69 @@ static void a_worker_declared_dead_while_it_reconnects_registers_again(void **st
     assert_int_equal(end_process(lonely, SIGTERM), 0);
 }
 
+/* It has no slot free and nothing to commit, so no turn tells it. */
+static void a_worker_that_is_busy_hears_at_its_beat_that_it_is_dead(void **state) {
+    (void)state;
+    pid_t busy = spawn(url, NULL, "durable-worker", "--lease-ttl", "2s", "--slots", "1", NULL);
+    const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 60000}')");
+    wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    sql(conn, "update durable_internal.run set payload = '{\"ms\": 1}' where id = '%s'", id);
+    sql(conn,
+        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
+        "= %d",
+        (int)busy);
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.worker where pid = %d", (int)busy), 2);
+    assert_int_equal(end_process(busy, SIGTERM), 0);
+}
+
+/* It is declared dead while it stands still before it says which runs it has. */
+static void a_worker_that_has_lost_an_answer_and_its_life_registers_again(void **state) {
+    (void)state;
+    pid_t zombie = spawn_worker(url, "turn.sent:3:drop,reconcile.before:1:stop");
+    sql(conn, "select durable.start_many('steps', array_fill('{}'::jsonb, array[10]))");
+    wait_until(conn, 20,
+               "select count(*) = 1 from durable.workers where pid = %d and status = 'gone'",
+               (int)zombie);
+    assert_int_equal(kill(zombie, SIGCONT), 0);
+    wait_until(conn, 20,
+               "select count(*) = 0 from durable.runs where job = 'steps' and finished_at is null");
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.worker where pid = %d", (int)zombie),
+        2);
+    assert_int_equal(end_process(zombie, SIGTERM), 0);
+}
+
+/* The machine had no room for one just then, and nothing else comes that would ask for it. */
+static void a_run_that_got_no_thread_gets_one_later(void **state) {
+    (void)state;
+    const char *id = sql_text(conn, "select durable.start('noop')");
+    pid_t unlucky = spawn_worker(url, "pool.thread:1:fail");
+    wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
+    assert_int_equal(end_process(unlucky, SIGTERM), 0);
+}
+
+/* The database ends the turn's transaction and not its connection. */
+static void a_turn_that_meets_a_deadlock_is_said_again(void **state) {
+    (void)state;
+    sql(conn, "create sequence deadlocks");
+    sql(conn,
+        "create function meet_deadlock() returns trigger language plpgsql as $$ begin if "
+        "nextval('public.deadlocks') <= 3 then raise deadlock_detected; end if; return new; end "
+        "$$");
+    sql(conn, "create trigger meet_deadlock before insert on durable_internal.step for each row "
+              "execute function meet_deadlock()");
+    pid_t unlucky = spawn_worker(url, NULL);
+    const char *id = sql_text(conn, "select durable.start('steps')");
+    wait_until(conn, 20,
+               "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
+    assert_true(sql_int(conn, "select last_value from deadlocks") > 5);
+    assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 5);
+    assert_int_equal(end_process(unlucky, SIGTERM), 0);
+    sql(conn, "drop trigger meet_deadlock on durable_internal.step");
+}
+
 static void a_handler_that_changed_parks_its_run_until_a_version_fits(void **state) {
     (void)state;
     pid_t old = spawn_worker(url, NULL);
@@ -697,6 +760,10 @@ int main(void) {
         cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
         cmocka_unit_test(a_claim_without_an_answer_outlasts_no_grace_time),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
+        cmocka_unit_test(a_worker_that_is_busy_hears_at_its_beat_that_it_is_dead),
+        cmocka_unit_test(a_worker_that_has_lost_an_answer_and_its_life_registers_again),
+        cmocka_unit_test(a_run_that_got_no_thread_gets_one_later),
+        cmocka_unit_test(a_turn_that_meets_a_deadlock_is_said_again),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),
         cmocka_unit_test(a_delay_spends_an_attempt),

@@ -75,6 +75,39 @@ static void a_commit_whose_answer_is_lost_transfers_once(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* By a value of its own, or as often as it is tried. */
+static void a_step_that_the_database_refuses_says_why_and_leaves_nothing(void **state) {
+    static const struct {
+        const char *condition, *end;
+    } rows[] = {
+        { "invalid_parameter_value", "failed 1 transfer: not like this" },
+        { "deadlock_detected", "failed 1 transfer: not like this" },
+    };
+    (void)state;
+    pid_t worker = spawn_worker(url, NULL);
+    long long before = sql_int(conn, "select count(*) from transfer");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        sql(conn,
+            "create function refuse() returns trigger language plpgsql as $$ begin raise %s using "
+            "message = 'not like this'; end $$",
+            rows[i].condition);
+        sql(conn, "create trigger refuse before insert on durable_internal.step for each row "
+                  "execute function refuse()");
+        const char *id = sql_text(conn, "select durable.start('transfers', max_attempts => 1)");
+        wait_until(conn, 20, "select finished_at is not null from durable.runs where id = '%s'",
+                   id);
+        assert_string_equal(
+            sql_text(conn,
+                     "select format('%%s %%s %%s: %%s', status, attempt, error ->> 'step', error "
+                     "->> 'message') from durable.runs where id = '%s'",
+                     id),
+            rows[i].end);
+        sql(conn, "drop function refuse() cascade");
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from transfer"), before);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* The worker registers again while its handler is still in a step of the life before. */
 static void a_step_that_outlives_its_workers_life_transfers_once(void **state) {
     (void)state;
@@ -139,6 +172,7 @@ int main(void) {
         cmocka_unit_test(a_commit_whose_answer_is_lost_transfers_once),
         cmocka_unit_test(a_step_that_outlives_its_workers_life_transfers_once),
         cmocka_unit_test(state_events_and_children_happen_once),
+        cmocka_unit_test(a_step_that_the_database_refuses_says_why_and_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

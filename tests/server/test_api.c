@@ -1,5 +1,6 @@
 /* The routes: what each answers, whom it refuses, and that nobody sees or disturbs another. */
 #include "http.h"
+#include "lease.h"
 
 #include <json-c/json.h>
 #include <signal.h>
@@ -688,6 +689,8 @@ static void while_the_database_is_away_it_is_503_and_then_well_again(void **stat
     cluster_start(&cluster);
     PGconn *there = connect_to(cluster.url);
     const char *key = key_new(there, "default", "admin");
+    struct commit_secret secret = secret_of(there);
+    char *token = token_of(&secret, &(struct lease_name){ .fence = 1 });
     PQfinish(there);
     server = server_start(cluster.url, /* ready= */ true, NULL);
     CALL(201, "POST", "/v1/runs", key, "{\"job\":\"j\"}");
@@ -700,6 +703,8 @@ static void while_the_database_is_away_it_is_503_and_then_well_again(void **stat
     assert_field(&answer, "/code", "unavailable");
     assert_non_null(strstr(answer.head, "\r\nRetry-After: 1\r\n"));
     CALL(503, "GET", "/v1/runs", key, NULL);
+    CALL(503, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\"}]}", token);
+    free(token);
     CALL(200, "GET", "/healthz", NULL, NULL);
     cluster_go_on(&cluster);
     for (int tries = 0; tries < 500 && answer.status != 201; tries++, sleep_ms(20)) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RUNS 3
 
@@ -219,6 +220,152 @@ static void a_lease_that_is_held_delays_its_own_run_only(void **state) {
     assert_field(&answer, "/commits/1/cancelled", "false");
 }
 
+/* What only the database refuses it refuses to all of a transaction: then each is said again by
+ * itself. */
+static void what_the_database_refuses_harms_no_other(void **state) {
+    static const struct {
+        const char *condition, *code, *alone;
+    } table[] = {
+        { "check_violation", "internal", "internal" },
+        { "datetime_field_overflow", "invalid_argument", "invalid_argument" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        char good[64];
+        (void)snprintf(good, sizeof good, STEP("good%zu", "1"), i);
+        sql(conn,
+            "create function refuse() returns trigger language plpgsql as $$ begin if new.name = "
+            "'bad' then raise %s using message = 'not like this'; end if; return new; end $$",
+            table[i].condition);
+        sql(conn, "create trigger refuse before insert on durable_internal.step for each row "
+                  "execute function refuse()");
+        commit_three(good, STEP("bad", "1"), good);
+        assert_field(&answer, "/commits/0/results/0", "{ }");
+        assert_field(&answer, "/commits/1/code", table[i].code);
+        assert_field(&answer, "/commits/1/message", "not like this");
+        assert_field(&answer, "/commits/2/results/0", "{ }");
+        call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\",\"ops\":%s}]}",
+             tokens[1], STEP("bad", "1"));
+        assert_status(&answer, 200);
+        assert_field(&answer, "/commits/0/code", table[i].alone);
+        assert_field(&answer, "/commits/0/message", "not like this");
+        sql(conn, "drop function refuse() cascade");
+    }
+    assert_int_equal(steps_of(0), sizeof table / sizeof *table);
+    assert_int_equal(steps_of(1), 0);
+    assert_int_equal(steps_of(2), sizeof table / sizeof *table);
+}
+
+/* `count` times the same, as the list of a request. */
+static char *list_of(const char *item, int count) {
+    size_t length = strlen(item) + 1;
+    char *text = malloc((size_t)count * length + 1);
+    assert_non_null(text);
+    for (int i = 0; i < count; i++) {
+        memcpy(text + (size_t)i * length, item, length - 1);
+        text[(size_t)i * length + length - 1] = ',';
+    }
+    text[(size_t)count * length - 1] = '\0';
+    return text;
+}
+
+static void a_request_that_is_none_is_refused_by_name(void **state) {
+    char *too_many = list_of("{}", 1001);
+    const struct {
+        const char *body, *detail;
+    } table[] = {
+        { "", "commits is missing" },
+        { "{}", "commits is missing" },
+        { "{\"commits\":null}", "commits is missing" },
+        { "{\"commits\":7}", "commits is not a JSON list" },
+        { "[]", "the body" },
+        { "\xff", "not UTF-8" },
+        { too_many, "commits has more than 1000 items" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        bool is_list = table[i].body == too_many;
+        call(&answer, "POST", "/v1/commit", NULL, is_list ? "{\"commits\":[%s]}" : "%s",
+             table[i].body);
+        assert_status(&answer, 400);
+        assert_field(&answer, "/code", "invalid_argument");
+        if (strstr(answer_field(&answer, "/detail"), table[i].detail) == NULL) {
+            fail_msg("no '%s' in %s", table[i].detail, answer.body);
+        }
+    }
+    free(too_many);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const queries[] = { "?ref=x", "?ref=0", "" };
+        call(&answer, "GET", path_of("/v1/commit%s", queries[i]), tokens[0], NULL);
+        assert_status(&answer, 400);
+        assert_non_null(strstr(answer_field(&answer, "/detail"), "ref"));
+    }
+}
+
+static void what_does_not_fit_into_a_transaction_is_in_the_next(void **state) {
+    char item[256];
+    (void)state;
+    (void)snprintf(item, sizeof item, "{\"token\":\"%s\"}", tokens[0]);
+    char *many = list_of(item, 1000);
+    call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[%s]}", many);
+    free(many);
+    assert_status(&answer, 200);
+    assert_field(&answer, "/commits/999/cancelled", "false");
+
+    /* Two whose leases are held come again and again together, and are too large for that. */
+    char *text = list_of("x", 450000), *steps = NULL, *body = NULL, *request = NULL;
+    int fds[2];
+    assert_true(asprintf(&steps, "{\"op\":\"step\",\"name\":\"%%d\",\"result\":\"%s\"}", text) > 0);
+    char *ops = list_of(steps, 5);
+    sql(conn, "begin");
+    sql(conn, "select durable.cancel(run_id) from c where n < 2");
+    for (int i = 0; i < 2; i++) {
+        assert_true(
+            asprintf(&body, "{\"commits\":[{\"token\":\"%s\",\"ops\":[%s]}]}", tokens[i], ops) > 0);
+        assert_true(asprintf(&request,
+                             "POST /v1/commit HTTP/1.1\r\nHost: test\r\nContent-Type: "
+                             "application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                             strlen(body), body) > 0);
+        fds[i] = http_connect();
+        http_say(fds[i], request, strlen(request));
+        free(body);
+        free(request);
+    }
+    for (int i = 0; i < 2; i++) {
+        http_hear(fds[i], &answer);
+        assert_status(&answer, 503);
+        (void)close(fds[i]);
+    }
+    sql(conn, "rollback");
+    assert_int_equal(steps_of(0) + steps_of(1), 0);
+    free(ops);
+    free(steps);
+    free(text);
+}
+
+/* Of another version, say: nobody knows what it means. */
+static void an_answer_that_makes_no_sense_is_no_answer(void **state) {
+    static const char *const answers[] = { "values (7, '{}'::jsonb)",
+                                           "values (null::int, '{}'::jsonb)",
+                                           "select 1, '{}'::jsonb where false" };
+    (void)state;
+    sql(conn, "create table kept as select "
+              "pg_get_functiondef('durable_internal.commit_ops'::regproc) as text");
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        sql(conn,
+            "create or replace function durable_internal.commit_ops(runs uuid[], fences bigint[], "
+            "workers uuid[], ops jsonb[]) returns table (n int, answer jsonb) language sql as $$ "
+            "%s $$",
+            answers[i]);
+        call(&answer, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\",\"ops\":%s}]}",
+             tokens[0], STEP("a", "1"));
+        assert_status(&answer, 503);
+    }
+    sql(conn, "do $$ begin execute (select text from kept); end $$");
+    commit_three(STEP("a", "1"), "[]", "[]");
+    assert_int_equal(steps_of(0), 1);
+}
+
 int main(void) {
 #define RUN(test) cmocka_unit_test_setup(test, claim)
     const struct CMUnitTest tests[] = {
@@ -229,6 +376,10 @@ int main(void) {
         RUN(a_request_that_is_said_again_changes_nothing),
         RUN(an_empty_list_is_a_heartbeat),
         RUN(a_lease_that_is_held_delays_its_own_run_only),
+        RUN(what_the_database_refuses_harms_no_other),
+        RUN(a_request_that_is_none_is_refused_by_name),
+        RUN(what_does_not_fit_into_a_transaction_is_in_the_next),
+        RUN(an_answer_that_makes_no_sense_is_no_answer),
     };
     return cmocka_run_group_tests_name("commit", tests, setup, teardown);
 }

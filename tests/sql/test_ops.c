@@ -132,6 +132,10 @@ static void an_item_that_is_refused_harms_no_other(void **state) {
         { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"e\", \"timeout\": \"soon\"}]",
           "timeout 'soon'" },
         { "[{\"op\": \"sleep\", \"name\": \"s\", \"until\": null}]", "duration null" },
+        { "[{\"op\": \"wait_any\", \"name\": \"w\", \"events\": []}]",
+          "events is not a list of 1 to 100 objects" },
+        { "[{\"op\": \"wait_event\", \"name\": \"w\", \"event\": \"e\", \"onTimeout\": \"shrug\"}]",
+          "onTimeout 'shrug' is not known; fail, continue or cancel is allowed" },
     };
     (void)state;
     sql(conn, "select durable.start('http') from generate_series(1, 3)");
@@ -154,6 +158,68 @@ static void an_item_that_is_refused_harms_no_other(void **state) {
                      2 * sizeof table / sizeof *table);
     assert_int_equal(sql_int(conn, "select count(*) from durable.runs where status = 'running'"),
                      4);
+}
+
+#define STEP_A "{\"op\": \"step\", \"name\": \"a\", \"result\": 1}"
+
+static void no_more_suspends_a_run_at_once_than_its_limit(void **state) {
+    (void)state;
+    const char *many = "select o.answer from c, durable_internal.commit_ops(array[run_id], "
+                       "array[fence], array[worker_id], array[(select jsonb_agg("
+                       "jsonb_build_object('op', 'sleep', 'name', 's' || n, 'duration', '1h')) "
+                       "from generate_series(1, %d) as n)]) as o";
+    assert_non_null(
+        strstr(sql_text(conn, many, 501), "501 ops suspend the run at once; the limit is 500"));
+    assert_string_equal(status("http"), "running");
+    assert_non_null(strstr(sql_text(conn, many, 500), "results"));
+    assert_string_equal(status("http"), "waiting");
+}
+
+static void an_op_of_state_that_is_refused_is_its_handlers_error_for_good(void **state) {
+    static const struct {
+        const char *action, *answer;
+    } table[] = {
+        { "\"action\": \"increment\", \"key\": \"text\"", "\"code\": \"conflict\"" },
+        { "\"action\": \"increment\", \"key\": \"\"", "\"code\": \"invalid_argument\"" },
+        { "\"action\": \"set\", \"key\": \"text\", \"value\": 1, \"ifVersion\": 77",
+          "\"code\": \"conflict\"" },
+    };
+    char ops[256], first[512];
+    (void)state;
+    sql(conn, "select durable.state_set('text', '\"a\"')");
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        (void)snprintf(ops, sizeof ops, "[{\"op\": \"state\", \"name\": \"n%zu\", %s}]", i,
+                       table[i].action);
+        (void)snprintf(first, sizeof first, "%s", commit_ops("http", ops));
+        if (strstr(first, table[i].answer) == NULL || strstr(first, "\"error\"") == NULL) {
+            fail_msg("%s: %s", ops, first);
+        }
+        sql(conn, "select durable.state_set('text', '7')"); /* it is remembered as it was */
+        assert_string_equal(commit_ops("http", ops), first);
+        sql(conn, "select durable.state_set('text', '\"a\"')");
+    }
+    assert_string_equal(status("http"), "running");
+    sql(conn, "select durable.state_delete('text')");
+}
+
+static void a_handler_that_does_not_fit_parks_its_run(void **state) {
+    (void)state;
+    assert_non_null(strstr(commit_ops("http", "[{\"op\": \"park\", \"name\": \"b\", \"expected\": "
+                                              "\"a\", \"found\": \"b\"}]"),
+                           "results"));
+    assert_string_equal(
+        sql_text(conn, "select waiting_for - 'since' from durable.runs join c on "
+                       "c.run_id = id"),
+        "{\"kind\": \"version\", \"step\": \"b\", \"found\": \"b\", \"expected\": \"a\"}");
+}
+
+static void a_handler_in_c_has_no_other_ops(void **state) {
+    (void)state;
+    const char *call = "select durable_internal.run_op(run_id, '{%s}') from c";
+    assert_string_equal(sql_error(conn, "DJ001", call, "\"op\": \"step\""),
+                        "op 'step' is not known; state, send_event or child is allowed");
+    assert_string_equal(sql_error(conn, "DJ001", call, ""),
+                        "op null is not known; state, send_event or child is allowed");
 }
 
 static void too_much_fails_its_run_and_no_other(void **state) {
@@ -299,6 +365,23 @@ static void start_and_claim(int count) {
     sql(conn, "select durable.start('http') from generate_series(1, %d)", count);
     claim();
     assert_int_equal(sql_int(conn, "select count(*) from c"), count);
+}
+
+/* Alone, and with another: by the quick way and the other one. */
+static void what_fills_a_history_fails_its_run_whichever_way_it_comes(void **state) {
+    static const char *const lists[] = { "[" STEP_A "]", "[" STEP_A ", {\"op\": \"log\"}]" };
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        start_and_claim(1);
+        sql(conn, "update durable_internal.lease set bytes = 64 * 1024 * 1024 where run_id = "
+                  "(select run_id from c)");
+        const char *answer = commit_ops("http", lists[i]);
+        assert_non_null(strstr(answer, "payload_too_large"));
+        assert_non_null(strstr(answer, "step a makes the run's history larger than 67108864"));
+        assert_string_equal(status("http"), "failed");
+        assert_int_equal(sql_int(conn, "select count(*) from durable.steps join c using (run_id)"),
+                         0);
+    }
 }
 
 /* A caller begins, and his transaction stays open. We wait for nobody for longer than 2 s. */
@@ -1249,7 +1332,12 @@ int main(void) {
         RUN(ops_are_remembered_in_their_order),
         RUN(a_repeated_request_changes_nothing_and_gives_the_same_results),
         RUN(an_item_that_is_refused_harms_no_other),
+        RUN(no_more_suspends_a_run_at_once_than_its_limit),
+        RUN(an_op_of_state_that_is_refused_is_its_handlers_error_for_good),
+        RUN(a_handler_that_does_not_fit_parks_its_run),
+        RUN(a_handler_in_c_has_no_other_ops),
         RUN(too_much_fails_its_run_and_no_other),
+        RUN(what_fills_a_history_fails_its_run_whichever_way_it_comes),
         RUN(what_suspends_is_the_last_op),
         RUN(a_cancelled_run_is_told_so),
         RUN(a_lease_that_somebody_holds_is_busy),

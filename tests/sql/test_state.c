@@ -516,6 +516,18 @@ static void the_scheduler_removes_what_has_expired(void **state) {
     assert_int_equal(end_process(scheduler, SIGTERM), 0);
 }
 
+/* As each week. */
+static void the_scheduler_makes_the_partitions_that_are_missing(void **state) {
+    (void)state;
+    const char *last =
+        sql_text(conn, "select max(oid::regclass::text) from pg_class where relkind = 'r' and "
+                       "oid::regclass::text ~ '^durable_internal.log_2'");
+    sql(conn, "drop table %s", last);
+    pid_t scheduler = spawn_scheduler(url);
+    wait_until(conn, 20, "select to_regclass('%s') is not null", last);
+    assert_int_equal(end_process(scheduler, SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_set_is_got_until_it_is_deleted),
@@ -537,6 +549,7 @@ int main(void) {
         cmocka_unit_test(namespaces_hold_apart),
         cmocka_unit_test(expired_rows_are_removed_in_batches_and_what_is_held_later),
         cmocka_unit_test(the_scheduler_removes_what_has_expired),
+        cmocka_unit_test(the_scheduler_makes_the_partitions_that_are_missing),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

@@ -93,16 +93,39 @@ PGconn *connect_to(const char *url) {
     return conn;
 }
 
-/* Who asks to keep databases looks into them afterwards: scripts/analyze, at what was executed
- * there. */
+/* A moment for what a program does at its end. */
+static void end_gently(void) {
+    for (int i = 0; i < PROCESSES_MAX; i++) {
+        if (processes[i] != 0) {
+            (void)kill(processes[i], SIGCONT);
+            (void)kill(processes[i], SIGTERM);
+        }
+    }
+    for (int i = 0, tries = 0; i < PROCESSES_MAX; i++) {
+        while (processes[i] != 0 && tries++ < 500) {
+            if (waitpid(processes[i], NULL, WNOHANG) == processes[i]) {
+                processes[i] = 0;
+            } else {
+                sleep_ms(10);
+            }
+        }
+    }
+}
+
+/* Who asks to keep databases looks afterwards at what was executed, there and in the programs,
+ * which say it at their end: scripts/analyze. */
 static void end_all(void) {
+    bool looked_at = getenv("DURABLE_KEEP_DATABASES") != NULL;
+    if (looked_at) {
+        end_gently();
+    }
     for (int i = 0; i < PROCESSES_MAX; i++) {
         if (processes[i] != 0) {
             (void)kill(processes[i], SIGKILL);
             (void)waitpid(processes[i], NULL, 0);
         }
     }
-    if (database_name[0] != '\0' && getenv("DURABLE_KEEP_DATABASES") == NULL) {
+    if (database_name[0] != '\0' && !looked_at) {
         PGconn *conn = PQconnectdb(env("DURABLE_TEST_URL"));
         char drop[128];
         (void)snprintf(drop, sizeof drop, "drop database %s with (force)", database_name);
@@ -293,14 +316,30 @@ static struct sockaddr_in loopback(int port) {
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 }
 
-int free_port(void) {
-    struct sockaddr_in address = loopback(0);
+/* The port that can be had, which is this one or, of 0, any; 0: this one cannot. */
+static int port_taken(int port) {
+    struct sockaddr_in address = loopback(port);
     socklen_t length = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    bool bound = bind(fd, (const struct sockaddr *)&address, sizeof address) == 0;
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
     (void)close(fd);
-    return ntohs(address.sin_port);
+    return bound ? ntohs(address.sin_port) : 0;
+}
+
+int free_port(void) {
+    int port = port_taken(0);
+    assert_int_not_equal(port, 0);
+    return port;
+}
+
+/* For who comes back to it after a while: connections are made from ports above these. */
+static int lasting_port(void) {
+    int port = 20000 + (int)getpid() % 10000;
+    while (port_taken(port) == 0) {
+        port++;
+    }
+    return port;
 }
 
 const char *endpoint_calls(void) {
@@ -491,7 +530,7 @@ static void cluster_at_exit(void) {
 void cluster_start(struct cluster *cluster) {
     (void)snprintf(cluster->dir, sizeof cluster->dir, "/tmp/durable-cluster-XXXXXX");
     assert_non_null(mkdtemp(cluster->dir));
-    cluster->port = 20000 + (int)getpid() % 20000;
+    cluster->port = lasting_port();
     if (geteuid() == 0) {
         shell("chown postgres %s", cluster->dir);
     }
