@@ -88,13 +88,8 @@ static dj_status connect_session(struct connecting *attempt) {
                                                         &CALL_CLAIM_TURN, &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));
     FAILPOINT_SOCKET("connect.opened", PQsocket(attempt->conn));
-    AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn, "set default_transaction_isolation = 'read committed'; "
-                                          "set lock_timeout = '5s'; set statement_timeout = '30s'; "
-                                          "set idle_in_transaction_session_timeout = '10s'");
-    if (PQresultStatus(set) != PGRES_COMMAND_OK) {
-        return dj_fail_result(set);
-    }
+    DJ_TRY(db_session_set(attempt->conn, "set lock_timeout = '5s'; set statement_timeout = '30s'; "
+                                         "set idle_in_transaction_session_timeout = '10s'"));
     if (attempt->register_worker) {
         DJ_TRY(connect_register(attempt));
     }

@@ -95,14 +95,9 @@ static dj_status connect_session(struct connecting *attempt) {
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
     FAILPOINT_SOCKET("database.opened", PQsocket(attempt->conn));
-    AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn,
-                           "set default_transaction_isolation = 'read committed'; "
-                           "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
-                           "set idle_in_transaction_session_timeout = '10s'");
-    if (PQresultStatus(set) != PGRES_COMMAND_OK) {
-        return dj_fail_result(set);
-    }
+    DJ_TRY(db_session_set(attempt->conn,
+                          "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
+                          "set idle_in_transaction_session_timeout = '10s'"));
     if (line_listens(attempt->line)) {
         AUTO(pgresult)
         PGresult *listening = PQexec(attempt->conn, "listen durable_keys; listen durable_ended");
