@@ -38,7 +38,7 @@ dj_status backend_open(struct backend *backend) {
                        "DURABLE_URL and DURABLE_API_KEY");
     }
     return server->url != NULL ? DJ_OK
-                               : db_conn_open(backend->database_url, "durable", &backend->conn);
+                               : db_session_open(backend->database_url, "durable", &backend->conn);
 }
 
 void backend_close(struct backend *backend) {

@@ -29,7 +29,7 @@ static dj_status call_text(const char *url, const struct db_call *call, struct d
     size_t length;
     dj_status status = params_status(params);
     if (status == DJ_OK) {
-        status = db_conn_open(url, "durable", &conn);
+        status = db_session_open(url, "durable", &conn);
     }
     if (status == DJ_OK) {
         status = db_exec(conn, call, params, &rows);

@@ -94,7 +94,7 @@ static dj_status make_key(const struct dev *dev, char out[128]) {
     AUTO(pgresult) PGresult *rows = NULL;
     const char *text;
     size_t length;
-    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    DJ_TRY(db_session_open(dev->postgres.url, "durable dev", &conn));
     params_init(&params);
     params_add_text(&params, "default");
     params_add_text(&params, "durable-dev");
@@ -140,7 +140,7 @@ static dj_status api_key(const struct dev *dev, char out[128]) {
  * secret of the first one, for handlers to check calls with. */
 static dj_status register_endpoints(const struct dev *dev, FILE *env) {
     PGconn *conn;
-    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    DJ_TRY(db_session_open(dev->postgres.url, "durable dev", &conn));
     dj_status status = DJ_OK;
     for (int i = 0; i < dev->endpoints.count && status == DJ_OK; i++) {
         char name[32];
@@ -186,7 +186,7 @@ static dj_status write_env(struct dev *dev) {
 static dj_status migrate_database(const struct dev *dev) {
     PGconn *conn;
     int applied;
-    DJ_TRY(db_conn_open(dev->postgres.url, "durable dev", &conn));
+    DJ_TRY(db_session_open(dev->postgres.url, "durable dev", &conn));
     dj_status status = migrate(conn, &applied);
     db_conn_close(conn);
     return status;

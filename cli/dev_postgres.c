@@ -267,7 +267,7 @@ static dj_status wait_ready(struct dev_postgres *postgres) {
         if (child_has_ended(&postgres->server)) {
             DJ_TRY(child_start(&postgres->server));
         }
-        status = db_conn_open(probe, "durable dev", &conn);
+        status = db_session_open(probe, "durable dev", &conn);
         if (status == DJ_OK) {
             AUTO(pgresult) PGresult *made = PQexec(conn, "create database durable");
             const char *state = PQresultErrorField(made, PG_DIAG_SQLSTATE);

@@ -320,7 +320,7 @@ dj_status command_migrate(int argc, char **argv) {
         return dj_fail(DJ_INVALID_ARGUMENT, "'%s' is not allowed here; nothing or `status` is",
                        argv[first]);
     }
-    DJ_TRY(db_conn_open(url, "durable migrate", &conn));
+    DJ_TRY(db_session_open(url, "durable migrate", &conn));
     dj_status status;
     if (status_only || plan) {
         status = print_state(conn, json, plan);

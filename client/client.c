@@ -25,7 +25,7 @@ dj_status dj_client_wrap(PGconn *conn, dj_client **ret_client) {
 
 dj_status dj_client_open(const char *conninfo, dj_client **ret_client) {
     PGconn *conn;
-    DJ_TRY(db_conn_open(conninfo, "durable-client", &conn));
+    DJ_TRY(db_session_open(conninfo, "durable-client", &conn));
     dj_status status = dj_client_wrap(conn, ret_client);
     if (status != DJ_OK) {
         db_conn_close(conn);
@@ -42,13 +42,21 @@ void dj_client_close(dj_client *client) {
     free(client);
 }
 
+static dj_status client_reconnect(dj_client *client) {
+    client->lost = true; /* until its session is one of ours again */
+    PQreset(client->conn);
+    if (PQstatus(client->conn) != CONNECTION_OK) {
+        return dj_fail_pg(client->conn);
+    }
+    DJ_TRY(db_session_set(client->conn, ""));
+    client->lost = false;
+    return DJ_OK;
+}
+
 dj_status client_call(dj_client *client, const struct db_call *call, const struct db_params *params,
                       PGresult **ret_rows) {
-    if (client->owned && PQstatus(client->conn) != CONNECTION_OK) {
-        PQreset(client->conn);
-        if (PQstatus(client->conn) != CONNECTION_OK) {
-            return dj_fail_pg(client->conn);
-        }
+    if (client->owned && (client->lost || PQstatus(client->conn) != CONNECTION_OK)) {
+        DJ_TRY(client_reconnect(client));
     }
     return db_exec(client->conn, call, params, ret_rows);
 }

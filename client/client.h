@@ -9,7 +9,7 @@
 
 struct dj_client {
     PGconn *conn;
-    bool owned;
+    bool owned, lost;
 };
 
 /** Calls, over a connection that is made anew if it was lost (the client's own, outside of a

@@ -3,7 +3,9 @@
 #include "common/db_conn.h"
 
 #include "common/auto.h"
+#include "common/check.h"
 #include <libpq-events.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +110,27 @@ dj_status db_conn_open(const char *conninfo, const char *application_name, PGcon
 
 void db_conn_close(PGconn *conn) {
     PQfinish(conn);
+}
+
+dj_status db_session_set(PGconn *conn, const char *settings) {
+    char text[512];
+    int length = snprintf(text, sizeof text,
+                          "set default_transaction_isolation = 'read committed'; %s", settings);
+    check(length >= 0 && (size_t)length < sizeof text);
+    AUTO(pgresult) PGresult *set = PQexec(conn, text);
+    return PQresultStatus(set) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(set);
+}
+
+dj_status db_session_open(const char *conninfo, const char *application_name, PGconn **ret_conn) {
+    PGconn *conn;
+    DJ_TRY(db_conn_open(conninfo, application_name, &conn));
+    dj_status status = db_session_set(conn, "");
+    if (status != DJ_OK) {
+        db_conn_close(conn);
+        return status;
+    }
+    *ret_conn = conn;
+    return DJ_OK;
 }
 
 #ifdef DURABLE_FAULT_INJECTION

@@ -18,6 +18,15 @@ MUST_CHECK dj_status db_conn_open(const char *conninfo, const char *application_
                                   PGconn **ret_conn);
 void db_conn_close(PGconn *conn); /* accepts NULL */
 
+/** Makes the session one of ours, after PQreset again: at READ COMMITTED, for our functions look at
+ * what is there once they have waited for a lock, whatever the database or the role has by default.
+ * `settings` are further statements, or "". */
+MUST_CHECK dj_status db_session_set(PGconn *conn, const char *settings);
+
+/** db_conn_open, with a session of ours. The plain one is for SQL that is not ours. */
+MUST_CHECK dj_status db_session_open(const char *conninfo, const char *application_name,
+                                     PGconn **ret_conn);
+
 /** True once after a commit on `conn` that the server made without waiting for
  * its synchronous standby (somebody cancelled the wait): it may be lost in a
  * failover, so it must not be acknowledged. db_exec asks by itself; who sends a

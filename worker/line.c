@@ -9,33 +9,24 @@
 #include "common/clock.h"
 #include "common/db_calls.h"
 #include "common/db_conn.h"
+#include "common/db_connect.h"
 #include "common/db_rows.h"
 #include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/endpoint.h"
 #include <durable/version.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RECONNECT_MS_MIN 100
-#define RECONNECT_MS_MAX 5000
-
-/* One attempt to connect: filled on its thread, read on the loop. */
 struct connecting {
-    struct list link;
+    struct db_connect base;
     dj_worker *worker;
     struct worker_line *line; /* NULL: the control connection */
     bool register_worker;
-    PGconn *conn;
-    dj_status status;
-    char message[512];
     struct uuid id;
     int number;
-    pthread_t thread;
-    bool threaded;
 };
 
 static void params_register(struct db_params *params, const dj_worker *worker,
@@ -65,36 +56,32 @@ static dj_status connect_register(struct connecting *attempt) {
     struct db_params params;
     AUTO(pgresult) PGresult *id = NULL;
     params_init(&params);
-    dj_status status = db_exec(attempt->conn, &CALL_UUID_V7, &params, &id);
+    dj_status status = db_exec(attempt->base.conn, &CALL_UUID_V7, &params, &id);
     params_done(&params);
     DJ_TRY(status);
     DJ_TRY(rows_uuid(id, 0, 0, &attempt->id));
     AUTO(pgresult) PGresult *number = NULL;
     params_init(&params);
     params_register(&params, attempt->worker, &attempt->id);
-    status = db_exec(attempt->conn, &CALL_WORKER_REGISTER, &params, &number);
+    status = db_exec(attempt->base.conn, &CALL_WORKER_REGISTER, &params, &number);
     params_done(&params);
-    FAILPOINT_CALL("register.answered", attempt->conn, status);
+    FAILPOINT_CALL("register.answered", attempt->base.conn, status);
     DJ_TRY(status);
     return rows_int4(number, 0, 0, &attempt->number);
 }
 
-static dj_status connect_session(struct connecting *attempt) {
+static dj_status connect_session(struct db_connect *base) {
+    struct connecting *attempt = list_item(base, struct connecting, base);
     static const struct db_call *const control_calls[] = {
         &CALL_BEAT,          &CALL_WORKER_LEAVE,  &CALL_WORKER_CRASHED, &CALL_WORKER_ENDPOINTS,
         &CALL_ENDPOINT_WELL, &CALL_COMMIT_SECRET,
     };
     static const struct db_call *const line_calls[] = { &CALL_LOCK_TURN, &CALL_COMMIT, &CALL_CLAIM,
                                                         &CALL_CLAIM_TURN, &CALL_RECONCILE };
-    DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &attempt->conn));
-    FAILPOINT_SOCKET("connect.opened", PQsocket(attempt->conn));
-    AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn, "set default_transaction_isolation = 'read committed'; "
-                                          "set lock_timeout = '5s'; set statement_timeout = '30s'; "
-                                          "set idle_in_transaction_session_timeout = '10s'");
-    if (PQresultStatus(set) != PGRES_COMMAND_OK) {
-        return dj_fail_result(set);
-    }
+    DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &base->conn));
+    FAILPOINT_SOCKET("connect.opened", PQsocket(base->conn));
+    DJ_TRY(db_session_set(base->conn, "set lock_timeout = '5s'; set statement_timeout = '30s'; "
+                                      "set idle_in_transaction_session_timeout = '10s'"));
     if (attempt->register_worker) {
         DJ_TRY(connect_register(attempt));
     }
@@ -102,30 +89,17 @@ static dj_status connect_session(struct connecting *attempt) {
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&params);
     params_add_uuid(&params, &attempt->id);
-    dj_status status = db_exec(attempt->conn, &CALL_WORKER_SESSION, &params, &rows);
+    dj_status status = db_exec(base->conn, &CALL_WORKER_SESSION, &params, &rows);
     params_done(&params);
-    FAILPOINT_CALL("session.answered", attempt->conn, status);
+    FAILPOINT_CALL("session.answered", base->conn, status);
     DJ_TRY(status);
     if (attempt->line != NULL) {
-        return db_prepare(attempt->conn, line_calls, sizeof line_calls / sizeof *line_calls);
+        return db_prepare(base->conn, line_calls, sizeof line_calls / sizeof *line_calls);
     }
-    DJ_TRY(db_prepare(attempt->conn, control_calls, sizeof control_calls / sizeof *control_calls));
+    DJ_TRY(db_prepare(base->conn, control_calls, sizeof control_calls / sizeof *control_calls));
     AUTO(pgresult)
-    PGresult *listen = PQexec(attempt->conn, "listen durable_ready; listen durable_endpoints");
+    PGresult *listen = PQexec(base->conn, "listen durable_ready; listen durable_endpoints");
     return PQresultStatus(listen) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(listen);
-}
-
-static void *connect_thread(void *context) {
-    struct connecting *attempt = context;
-    attempt->status = connect_session(attempt);
-    if (attempt->status != DJ_OK) {
-        (void)snprintf(attempt->message, sizeof attempt->message, "%s", dj_error_message());
-        if (attempt->conn != NULL) {
-            db_conn_close(TAKE(attempt->conn));
-        }
-    }
-    mailbox_put(&attempt->worker->connected, &attempt->link);
-    return NULL;
 }
 
 static void connect_begin(dj_worker *worker, struct worker_line *line) {
@@ -135,14 +109,7 @@ static void connect_begin(dj_worker *worker, struct worker_line *line) {
     attempt->line = line;
     attempt->register_worker = line == NULL && !worker->registered;
     attempt->id = worker->id;
-    int error = pthread_create(&attempt->thread, NULL, connect_thread, attempt);
-    attempt->threaded = error == 0;
-    if (error != 0) {
-        attempt->status = DJ_UNAVAILABLE;
-        (void)snprintf(attempt->message, sizeof attempt->message, "cannot start a thread: %s",
-                       strerror(error));
-        mailbox_put(&worker->connected, &attempt->link);
-    }
+    db_connect_begin(&attempt->base, connect_session, &worker->connected);
 }
 
 static void line_connect(struct worker_line *line) {
@@ -160,8 +127,7 @@ void control_connect(dj_worker *worker) {
 }
 
 static struct timeval reconnect_delay(int failures) {
-    int64_t ms = failures > 6 ? RECONNECT_MS_MAX : RECONNECT_MS_MIN << failures;
-    return timeval_of_ms(with_jitter(ms < RECONNECT_MS_MAX ? ms : RECONNECT_MS_MAX));
+    return timeval_of_ms(db_connect_delay_ms(failures));
 }
 
 static void on_line_retry(evutil_socket_t fd, short what, void *context) {
@@ -216,15 +182,15 @@ static void connect_done(struct connecting *attempt) {
     int *failures = line != NULL ? &line->failures : &worker->control_failures;
     bool stale = !attempt->register_worker &&
                  (!worker->registered || !uuid_equal(&attempt->id, &worker->id));
-    if (attempt->status == DJ_OK && !stale) {
-        int pid = PQbackendPID(attempt->conn);
-        attempt->status = db_pipeline_open(pipeline, worker->base, TAKE(attempt->conn));
-        if (line != NULL && attempt->status == DJ_OK) {
+    if (attempt->base.status == DJ_OK && !stale) {
+        int pid = PQbackendPID(attempt->base.conn);
+        attempt->base.status = db_pipeline_open(pipeline, worker->base, TAKE(attempt->base.conn));
+        if (line != NULL && attempt->base.status == DJ_OK) {
             line->pid = pid;
         }
     }
-    if (attempt->conn != NULL) {
-        db_conn_close(TAKE(attempt->conn));
+    if (attempt->base.conn != NULL) {
+        db_conn_close(TAKE(attempt->base.conn));
     }
     if (stale) { /* of a life that is over; the next one has waited for its end */
         if (line != NULL) {
@@ -234,13 +200,13 @@ static void connect_done(struct connecting *attempt) {
         }
         return;
     }
-    if (attempt->status == DJ_LEASE_LOST) {
+    if (attempt->base.status == DJ_LEASE_LOST) {
         worker_lose_all(worker);
         return;
     }
-    if (attempt->status != DJ_OK) {
+    if (attempt->base.status != DJ_OK) {
         struct timeval delay = reconnect_delay((*failures)++);
-        log_warning("worker.not_connected", "reason", attempt->message);
+        log_warning("worker.not_connected", "reason", attempt->base.message);
         (void)event_add(line != NULL ? line->retry : worker->control_retry, &delay);
         return;
     }
@@ -270,17 +236,10 @@ static void connect_done(struct connecting *attempt) {
     turn_hint(worker, /* event= */ false);
 }
 
-/* The next finished attempt, whose thread is gone; NULL: none. */
+/* The next finished attempt; NULL: none. */
 static struct connecting *connect_taken(struct list *attempts) {
-    if (list_is_empty(attempts)) {
-        return NULL;
-    }
-    struct connecting *attempt = list_first(attempts, struct connecting, link);
-    list_remove(&attempt->link);
-    if (attempt->threaded) {
-        (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
-    }
-    return attempt;
+    struct db_connect *base = db_connect_taken(attempts);
+    return base == NULL ? NULL : list_item(base, struct connecting, base);
 }
 
 void on_connected(evutil_socket_t fd, short what, void *context) {
@@ -353,8 +312,8 @@ bool lines_settle(dj_worker *worker, int64_t timeout_ms) {
         for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
             *(attempt->line != NULL ? &attempt->line->connecting : &worker->control_connecting) =
                 false;
-            if (attempt->conn != NULL) {
-                db_conn_close(attempt->conn);
+            if (attempt->base.conn != NULL) {
+                db_conn_close(attempt->base.conn);
             }
             free(attempt);
         }

@@ -321,6 +321,7 @@ begin
         select w.id, w.number, w.crashed into silent
           from durable_internal.worker w
          where w.leases_left
+         order by random()  -- one whose leases are held still must not be taken each time
          limit 1;
         if found and durable_internal.bury(silent.id, silent.crashed) > 0 then
             return silent.id;

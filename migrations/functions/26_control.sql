@@ -1,51 +1,31 @@
 -- What people do to runs: cancel, retry, reschedule.
 
--- What a wait carries for its run, in the form in which end_run and make_ready take it.
+-- What a row carries for the run that it holds, in the form in which end_run and make_ready take it. A run that waits has
+-- committed something: its crashes are forgotten.
 create or replace function durable_internal.carried_by(w durable_internal.wait)
 returns durable_internal.lease
-language plpgsql immutable
+language sql immutable
 as $$
-declare
-    l durable_internal.lease;
-begin
-    l.run_id := w.run_id;
-    l.fence := w.fence;
-    l.since := w.since;
-    l.started_at := w.started_at;
-    l.attempt_started_at := w.attempt_started_at;
-    l.worker_id := w.worker_id;
-    l.lane_id := w.lane_id;
-    l.attempt := w.attempt;
-    l.remembered := w.remembered;
-    l.bytes := w.bytes;
-    l.crashes := 0;
-    l.deadline := w.deadline;
-    return l;
-end
+    select row(w.run_id, w.fence, w.since, w.started_at, w.attempt_started_at, w.worker_id, w.lane_id, w.attempt, w.remembered,
+               w.bytes, 0, w.deadline)::durable_internal.lease;
 $$;
 
--- … and what a timer carries that holds its run.
+-- … a timer.
 create or replace function durable_internal.carried_by(t durable_internal.timer)
 returns durable_internal.lease
-language plpgsql immutable
+language sql immutable
 as $$
-declare
-    l durable_internal.lease;
-begin
-    l.run_id := t.run_id;
-    l.fence := t.fence;
-    l.since := t.since;
-    l.started_at := t.started_at;
-    l.attempt_started_at := t.attempt_started_at;
-    l.worker_id := t.worker_id;
-    l.lane_id := t.lane_id;
-    l.attempt := t.attempt;
-    l.remembered := t.remembered;
-    l.bytes := t.bytes;
-    l.crashes := t.crashes;
-    l.deadline := t.deadline;
-    return l;
-end
+    select row(t.run_id, t.fence, t.since, t.started_at, t.attempt_started_at, t.worker_id, t.lane_id, t.attempt, t.remembered,
+               t.bytes, t.crashes, t.deadline)::durable_internal.lease;
+$$;
+
+-- … and a run that is queued: since when is written nowhere.
+create or replace function durable_internal.carried_by(r durable_internal.ready)
+returns durable_internal.lease
+language sql immutable
+as $$
+    select row(r.run_id, r.fence, null, r.started_at, r.attempt_started_at, r.worker_id, r.lane_id, r.attempt, r.remembered,
+               r.bytes, r.crashes, r.deadline)::durable_internal.lease;
 $$;
 
 -- Takes a run out of wherever it is; null: it has ended. The caller ends it or puts it elsewhere.
@@ -59,17 +39,15 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
+    queued durable_internal.ready;
     l durable_internal.lease;
     w durable_internal.wait;
+    held durable_internal.timer;
 begin
     for look in 1 .. 1000 loop
-        delete from durable_internal.ready t where t.run_id = take_out.run_id
-        returning t.run_id, t.fence, null::timestamptz, t.started_at, t.attempt_started_at, t.worker_id,
-                  t.lane_id, t.attempt, t.remembered, t.bytes, t.crashes, t.deadline
-             into l.run_id, l.fence, l.since, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
-                  l.attempt, l.remembered, l.bytes, l.crashes, l.deadline;
+        delete from durable_internal.ready t where t.run_id = take_out.run_id returning t.* into queued;
         if found then
-            return l;
+            return durable_internal.carried_by(queued);
         end if;
         -- FAILPOINT take_out.lease
         delete from durable_internal.lease t where t.run_id = take_out.run_id returning t.* into l;
@@ -87,12 +65,9 @@ begin
         -- FAILPOINT take_out.timer
         delete from durable_internal.timer t
          where t.run_id = take_out.run_id and t.kind not in ('wait_timeout', 'run_timeout')
-        returning t.run_id, t.fence, t.since, t.started_at, t.attempt_started_at, t.worker_id, t.lane_id,
-                  t.attempt, t.remembered, t.bytes, t.crashes, t.deadline
-             into l.run_id, l.fence, l.since, l.started_at, l.attempt_started_at, l.worker_id, l.lane_id,
-                  l.attempt, l.remembered, l.bytes, l.crashes, l.deadline;
+        returning t.* into held;
         if found then
-            return l;
+            return durable_internal.carried_by(held);
         end if;
         -- FAILPOINT take_out.again
         perform from durable_internal.run r where r.id = take_out.run_id and r.status is null;

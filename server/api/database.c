@@ -9,16 +9,13 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/db_conn.h"
+#include "common/db_connect.h"
 #include "common/failpoint.h"
 #include "common/log.h"
 #include "common/mailbox.h"
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define RECONNECT_MS_MIN 100
-#define RECONNECT_MS_MAX 5000
 #define QUEUE_MAX 20000
 
 struct work {
@@ -52,15 +49,9 @@ struct database {
     struct line lines[64];
 };
 
-/* One attempt to connect: filled on its thread, read on the loop. */
 struct connecting {
-    struct list link;
+    struct db_connect base;
     struct line *line;
-    pthread_t thread;
-    bool threaded;
-    PGconn *conn;
-    dj_status status;
-    char message[512];
 };
 
 /* One does: any notification, as that of a start, wakes every session that listens to anything.
@@ -70,7 +61,8 @@ static bool line_listens(const struct line *line) {
     return line == &line->database->lines[0];
 }
 
-static dj_status connect_session(struct connecting *attempt) {
+static dj_status connect_session(struct db_connect *base) {
+    struct connecting *attempt = list_item(base, struct connecting, base);
     static const struct db_call *const calls[] = {
         &CALL_AS_NAMESPACE,     &CALL_KEY_FIND,
         &CALL_START_BATCH,      &CALL_RUN_TEXT,
@@ -93,19 +85,14 @@ static dj_status connect_session(struct connecting *attempt) {
         &CALL_API_STATE_DELETE, &CALL_API_STATE_INCREMENT,
         &CALL_API_STATE_LOCK,   &CALL_API_STATE_UNLOCK,
     };
-    DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &attempt->conn));
-    FAILPOINT_SOCKET("database.opened", PQsocket(attempt->conn));
-    AUTO(pgresult)
-    PGresult *set = PQexec(attempt->conn,
-                           "set default_transaction_isolation = 'read committed'; "
-                           "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
-                           "set idle_in_transaction_session_timeout = '10s'");
-    if (PQresultStatus(set) != PGRES_COMMAND_OK) {
-        return dj_fail_result(set);
-    }
+    DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &base->conn));
+    FAILPOINT_SOCKET("database.opened", PQsocket(base->conn));
+    DJ_TRY(db_session_set(base->conn,
+                          "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
+                          "set idle_in_transaction_session_timeout = '10s'"));
     if (line_listens(attempt->line)) {
         AUTO(pgresult)
-        PGresult *listening = PQexec(attempt->conn, "listen durable_keys; listen durable_ended");
+        PGresult *listening = PQexec(base->conn, "listen durable_keys; listen durable_ended");
         if (PQresultStatus(listening) != PGRES_COMMAND_OK) {
             return dj_fail_result(listening);
         }
@@ -113,21 +100,10 @@ static dj_status connect_session(struct connecting *attempt) {
     struct db_params none;
     AUTO(pgresult) PGresult *rows = NULL;
     params_init(&none);
-    dj_status status = db_exec(attempt->conn, &CALL_API_SESSION, &none, &rows);
+    dj_status status = db_exec(base->conn, &CALL_API_SESSION, &none, &rows);
     params_done(&none);
     DJ_TRY(status);
-    return db_prepare(attempt->conn, calls, sizeof calls / sizeof *calls);
-}
-
-static void *connect_thread(void *context) {
-    struct connecting *attempt = context;
-    attempt->status = connect_session(attempt);
-    if (attempt->status != DJ_OK) {
-        (void)snprintf(attempt->message, sizeof attempt->message, "%s", dj_error_message());
-        db_conn_close(TAKE(attempt->conn));
-    }
-    mailbox_put(&attempt->line->database->connected, &attempt->link);
-    return NULL;
+    return db_prepare(base->conn, calls, sizeof calls / sizeof *calls);
 }
 
 static void line_connect(struct line *line) {
@@ -135,20 +111,11 @@ static void line_connect(struct line *line) {
     check(attempt != NULL);
     attempt->line = line;
     line->connecting = true;
-    attempt->threaded = true; /* before the thread is there, which may be done at once */
-    int error = pthread_create(&attempt->thread, NULL, connect_thread, attempt);
-    if (error != 0) {
-        attempt->threaded = false;
-        attempt->status = DJ_UNAVAILABLE;
-        (void)snprintf(attempt->message, sizeof attempt->message, "cannot start a thread: %s",
-                       strerror(error));
-        mailbox_put(&line->database->connected, &attempt->link);
-    }
+    db_connect_begin(&attempt->base, connect_session, &line->database->connected);
 }
 
 static void line_connect_later(struct line *line) {
-    int64_t ms = line->failures > 6 ? RECONNECT_MS_MAX : RECONNECT_MS_MIN << line->failures;
-    ms = with_jitter(ms < RECONNECT_MS_MAX ? ms : RECONNECT_MS_MAX);
+    int64_t ms = db_connect_delay_ms(line->failures);
     struct timeval delay = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
     (void)event_add(line->retry, &delay);
 }
@@ -260,11 +227,12 @@ static void connect_done(struct connecting *attempt) {
     struct line *line = attempt->line;
     struct database *database = line->database;
     line->connecting = false;
-    if (attempt->status == DJ_OK) {
-        attempt->status = db_pipeline_open(&line->pipeline, database->base, attempt->conn);
+    if (attempt->base.status == DJ_OK) {
+        attempt->base.status =
+            db_pipeline_open(&line->pipeline, database->base, attempt->base.conn);
     }
-    if (attempt->status != DJ_OK) {
-        log_warning("database.not_connected", "reason", attempt->message);
+    if (attempt->base.status != DJ_OK) {
+        log_warning("database.not_connected", "reason", attempt->base.message);
         line->failures++;
         line_connect_later(line);
         return;
@@ -280,17 +248,10 @@ static void connect_done(struct connecting *attempt) {
     lines_feed(database);
 }
 
-/* The next finished attempt, whose thread is gone; NULL: none. */
+/* The next finished attempt; NULL: none. */
 static struct connecting *connect_taken(struct list *attempts) {
-    if (list_is_empty(attempts)) {
-        return NULL;
-    }
-    struct connecting *attempt = list_first(attempts, struct connecting, link);
-    list_remove(&attempt->link);
-    if (attempt->threaded) {
-        (void)pthread_join(attempt->thread, NULL); /* its last act was to put it here */
-    }
-    return attempt;
+    struct db_connect *base = db_connect_taken(attempts);
+    return base == NULL ? NULL : list_item(base, struct connecting, base);
 }
 
 static void take_connected(struct database *database) {
@@ -349,7 +310,7 @@ bool database_stop(struct database *database) {
     mailbox_take(&database->connected, &attempts);
     for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
         attempt->line->connecting = false;
-        db_conn_close(attempt->conn);
+        db_conn_close(attempt->base.conn);
         free(attempt);
     }
     for (int i = 0; i < database->line_count; i++) {

@@ -101,14 +101,9 @@ static dj_status beat(struct scheduler *scheduler, bool *ret_active) {
 static dj_status scheduler_open(struct scheduler *scheduler, const char *conninfo) {
     DJ_TRY(db_conn_open(conninfo, "durable-scheduler", &scheduler->conn));
     FAILPOINT_SOCKET("scheduler.connected", PQsocket(scheduler->conn));
-    AUTO(pgresult)
-    PGresult *set =
-        PQexec(scheduler->conn, "set default_transaction_isolation = 'read committed'; "
-                                "set lock_timeout = '2s'; set statement_timeout = '60s'; "
-                                "listen durable_due");
-    if (PQresultStatus(set) != PGRES_COMMAND_OK) {
-        return dj_fail_result(set);
-    }
+    DJ_TRY(db_session_set(scheduler->conn,
+                          "set lock_timeout = '2s'; set statement_timeout = '60s'; "
+                          "listen durable_due"));
     AUTO(pgresult) PGresult *id = PQexec(scheduler->conn, "select durable_internal.uuid_v7()");
     if (PQresultStatus(id) != PGRES_TUPLES_OK) {
         return dj_fail_result(id);

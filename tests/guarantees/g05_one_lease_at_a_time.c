@@ -7,6 +7,7 @@
  * passing over what others hold, two claims waited for one another until the test's time was up. */
 #include "support.h"
 
+#include <durable/client.h>
 #include <signal.h>
 #include <string.h>
 
@@ -182,6 +183,41 @@ static void our_sessions_are_read_committed_whatever_the_database_says(void **st
     sql(conn, "drop function public.look() cascade");
 }
 
+/* … and those of callers: a session that was lost is made anew with what the role has by default.
+ */
+static void callers_sessions_are_read_committed_too_and_again_after_a_break(void **state) {
+    dj_client *client = NULL;
+    char id[DJ_ID_BYTES];
+    struct said said;
+    (void)state;
+    sql(conn, "create function public.look() returns trigger language plpgsql as $$ begin if "
+              "current_setting('transaction_isolation') <> 'read committed' then raise '%% at %%', "
+              "current_setting('application_name'), current_setting('transaction_isolation'); end "
+              "if; return null; end $$");
+    sql(conn, "create trigger look after insert on durable_internal.run for each row execute "
+              "function public.look()");
+    sql(conn, "do $$ begin execute format('alter role %%I in database %%I set "
+              "default_transaction_isolation = serializable', current_user, current_database()); "
+              "end $$");
+    assert_int_equal(dj_client_open(url, &client), DJ_OK);
+    for (int life = 0; life < 2; life++) {
+        if (dj_start(client, "by-hand", NULL, NULL, id) != DJ_OK) {
+            fail_msg("in life %d: %s", life, dj_error_message());
+        }
+        sql(conn, "select pg_terminate_backend(pid, 10000) from pg_stat_activity where "
+                  "application_name = 'durable-client' and datname = current_database()");
+        assert_int_equal(dj_start(client, "by-hand", NULL, NULL, id), DJ_UNAVAILABLE);
+    }
+    dj_client_close(client);
+    durable(&said, url, "start by-hand");
+    if (said.status != 0) {
+        fail_msg("the command line: %s", said.err);
+    }
+    sql(conn, "do $$ begin execute format('alter role %%I in database %%I reset all', "
+              "current_user, current_database()); end $$");
+    sql(conn, "drop function public.look() cascade");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_claims_at_once_share_nothing),
@@ -189,6 +225,7 @@ int main(void) {
         cmocka_unit_test(a_beat_that_comes_while_the_reaper_waits_saves_the_worker),
         cmocka_unit_test(our_sessions_are_read_committed_whatever_the_database_says),
         cmocka_unit_test(a_worker_says_no_time_that_the_reaper_cannot_reckon_with),
+        cmocka_unit_test(callers_sessions_are_read_committed_too_and_again_after_a_break),
         cmocka_unit_test(a_frozen_session_is_ended_and_its_leases_are_taken),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
