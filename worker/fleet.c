@@ -232,13 +232,12 @@ void worker_check_drained(dj_worker *worker) {
     if (!atomic_load(&worker->draining) || worker->leaving) {
         return;
     }
-    for (int i = 0; i < worker->line_count; i++) {
-        if (worker->lines[i].turning && worker->lines[i].slots_asked > 0) {
-            return; /* what it brings has to go back first */
-        }
-    }
     bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
-    if (worker->in_hand > 0 && !over) {
+    bool claiming = false; /* what it brings has to go back first */
+    for (int i = 0; i < worker->line_count; i++) {
+        claiming |= worker->lines[i].turning && worker->lines[i].slots_asked > 0;
+    }
+    if ((worker->in_hand > 0 || claiming) && !over) {
         return;
     }
     if (worker->in_hand > 0) {

@@ -477,7 +477,8 @@ static void turn_done(struct db_batch *batch) {
             settle_runs(line);
         }
         FAILPOINT("turn.settled");
-        if (line->slots_asked > 0) { /* else it asked for none */
+        if (line->slots_asked > 0 && !worker->leaving) { /* else it asked for none, or they go back
+                                                            with all that we have */
             FAILPOINT("claim.answered");
             take_claimed(line, batch->results[committed ? 2 : 0]);
         }

@@ -418,6 +418,37 @@ static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **stat
     assert_int_equal(wait_process(alone, 5), 0);
 }
 
+/* Its claim waits for a lock, as it would in a database that stands still: nobody knows whether it
+ * is to bring runs. That is waited for while there is time, and no longer. */
+static void a_claim_without_an_answer_keeps_no_worker_past_its_grace_time(void **state) {
+    static const char *const graces[] = { "1s", "60s" };
+    (void)state;
+    for (size_t i = 0; i < sizeof graces / sizeof *graces; i++) {
+        PGconn *holder = connect_to(url);
+        pid_t stuck =
+            spawn(url, NULL, "durable-worker", "--lease-ttl", "60s", "--grace", graces[i], NULL);
+        wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
+                   (int)stuck);
+        sql(holder,
+            "select pg_advisory_lock(durable_internal.worker_lock_class(), number) from "
+            "durable_internal.worker where pid = %d",
+            (int)stuck);
+        wait_until(conn, 20,
+                   "select exists (select from pg_locks l join durable_internal.worker_session s "
+                   "on s.pid = l.pid join durable_internal.worker w on w.id = s.worker_id where "
+                   "w.pid = %d and l.locktype = 'advisory' and not l.granted)",
+                   (int)stuck);
+        assert_int_equal(kill(stuck, SIGTERM), 0);
+        wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
+                   (int)stuck);
+        (void)kill(stuck, SIGTERM); /* of the first one the time ends, or has ended */
+        assert_int_equal(wait_process(stuck, 5), 0);
+        PQfinish(holder);
+    }
+    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where "
+              "alive and ttl = interval '1 minute'"); /* what it could not say */
+}
+
 /* Its control connection is lost, and while it makes a new one (the fourth: the first three were
  * the control's and the lines') a turn hears that the worker is dead. */
 static void a_worker_declared_dead_while_it_reconnects_registers_again(void **state) {
@@ -667,6 +698,7 @@ int main(void) {
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
         cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
+        cmocka_unit_test(a_claim_without_an_answer_keeps_no_worker_past_its_grace_time),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_handler_that_changed_parks_its_run_until_a_version_fits),
         cmocka_unit_test(a_run_of_a_job_nobody_serves_says_so),
