@@ -30,7 +30,7 @@ static json_object *backoff_json(const dj_backoff *backoff) {
     return policy;
 }
 
-dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy) {
+static dj_status backoff_is_good(const dj_backoff *backoff) {
     int64_t ms;
     if (backoff->initial != NULL) {
         DJ_TRY(duration_parse("backoff.initial", backoff->initial, &ms));
@@ -46,6 +46,11 @@ dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy) {
         return dj_fail(DJ_INVALID_ARGUMENT, "backoff.jitter %g is out of range; 0 to 1 is allowed",
                        backoff->jitter);
     }
+    return DJ_OK;
+}
+
+dj_status backoff_check(const dj_backoff *backoff, json_object **ret_policy) {
+    DJ_TRY(backoff_is_good(backoff));
     *ret_policy = backoff_json(backoff);
     return DJ_OK;
 }
@@ -158,6 +163,9 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
     DJ_TRY(run_recall(run, name, "step", &full_name, &memory));
     if (memory != NULL) {
         return run_give(run, memory, ret_result);
+    }
+    if (options != NULL) {
+        DJ_TRY(backoff_is_good(&options->backoff));
     }
     DJ_TRY(run_prove_lease(run));
     FAILPOINT("step.before");
