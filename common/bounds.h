@@ -19,6 +19,8 @@
 #define TAG_KEY_BYTES_MAX 64
 #define TAG_VALUE_BYTES_MAX 256
 #define LOG_LINE_BYTES_MAX 8192
-#define DURATION_MS_MAX 315360000000LL /* 10 years of 365 days */
+#define LOG_LINES_MAX 10000             /* of a handler in C, between two commits: a line a step */
+#define LOG_BYTES_MAX (1 * 1024 * 1024) /* … of all of them */
+#define DURATION_MS_MAX 315360000000LL  /* 10 years of 365 days */
 
 #endif

@@ -236,12 +236,11 @@ void worker_check_drained(dj_worker *worker) {
         return;
     }
     bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
-    for (int i = 0; i < worker->line_count && !over; i++) {
-        if (worker->lines[i].turning && worker->lines[i].slots_asked > 0) {
-            return; /* what it brings has to go back first */
-        }
+    bool claiming = false; /* what it brings has to go back first */
+    for (int i = 0; i < worker->line_count; i++) {
+        claiming |= worker->lines[i].turning && worker->lines[i].slots_asked > 0;
     }
-    if (worker->in_hand > 0 && !over) {
+    if ((worker->in_hand > 0 || claiming) && !over) {
         return;
     }
     if (worker->in_hand > 0) {

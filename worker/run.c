@@ -332,9 +332,44 @@ dj_status run_prove_lease(dj_run *run) {
     return run_park(run, OP_ASK);
 }
 
+static dj_status log_add(dj_run *run, dj_level level, const char *text, size_t length,
+                         size_t room) {
+    struct log_line *line = malloc(sizeof *line + room + 1);
+    if (line == NULL) {
+        return dj_fail(DJ_NO_MEMORY, "no memory for a line of the log");
+    }
+    line->level = level;
+    line->at_us = clock_us();
+    memcpy(line->text, text, length);
+    line->text[length] = '\0';
+    list_push(&run->logs, &line->link);
+    return DJ_OK;
+}
+
+/* From the first line for which there is no room until the next commit: the last one says how many.
+ */
+static dj_status log_drop(dj_run *run) {
+    char text[128];
+    (void)snprintf(text, sizeof text,
+                   "%d lines of the log were dropped; the limit between two commits is %d lines "
+                   "and %d bytes",
+                   run->logs_dropped + 1, LOG_LINES_MAX, LOG_BYTES_MAX);
+    if (run->logs_dropped == 0) {
+        DJ_TRY(log_add(run, DJ_WARNING, text, strlen(text), sizeof text));
+    } else {
+        struct log_line *last = list_item(run->logs.prev, struct log_line, link);
+        memcpy(last->text, text, sizeof text);
+    }
+    run->logs_dropped++;
+    return DJ_OK;
+}
+
 dj_status dj_log(dj_run *run, dj_level level, const char *format, ...) {
     if (run->replay.next < run->replay.step_count) {
         return DJ_OK; /* said before: the handler is only on its way back to where it was */
+    }
+    if (run->logs_dropped > 0 || run->logs_count >= LOG_LINES_MAX) {
+        return log_drop(run);
     }
     char text[LOG_LINE_BYTES_MAX];
     va_list arguments;
@@ -345,15 +380,12 @@ dj_status dj_log(dj_run *run, dj_level level, const char *format, ...) {
     while (length > 0 && !text_is_utf8(text, length)) {
         length--;
     }
-    struct log_line *line = malloc(sizeof *line + length + 1);
-    if (line == NULL) {
-        return dj_fail(DJ_NO_MEMORY, "no memory for a line of the log");
+    if (run->logs_bytes + length > LOG_BYTES_MAX) {
+        return log_drop(run);
     }
-    line->level = level;
-    line->at_us = clock_us();
-    memcpy(line->text, text, length);
-    line->text[length] = '\0';
-    list_push(&run->logs, &line->link);
+    DJ_TRY(log_add(run, level, text, length, length));
+    run->logs_count++;
+    run->logs_bytes += length;
     return DJ_OK;
 }
 
@@ -446,15 +478,21 @@ void run_execute(dj_run *run) {
     worker_post(run->worker, run);
 }
 
-void run_free(dj_run *run) {
-    assert(run->fiber == NULL);
-    run_error_clear(run);
-    replay_done(&run->replay);
+void run_logs_clear(dj_run *run) {
     while (!list_is_empty(&run->logs)) {
         struct log_line *line = list_first(&run->logs, struct log_line, link);
         list_remove(&line->link);
         free(line);
     }
+    run->logs_count = run->logs_dropped = 0;
+    run->logs_bytes = 0;
+}
+
+void run_free(dj_run *run) {
+    assert(run->fiber == NULL);
+    run_error_clear(run);
+    replay_done(&run->replay);
+    run_logs_clear(run);
     free(run->result);
     free(run->step_error);
     free(run->watch.detail);

@@ -90,7 +90,9 @@ struct dj_run {
         char *message;
         char *step;
     } error;
-    struct list logs;
+    struct list logs; /* said since the last commit */
+    int logs_count, logs_dropped;
+    size_t logs_bytes;
     struct step_watch watch;
 
     /* What is to be committed. */
@@ -106,6 +108,9 @@ struct dj_run {
 
 /** The handler's thread: runs the handler, or goes on with it, until it parks or returns. */
 void run_execute(struct dj_run *run);
+
+/** Forgets the lines of its log: they are committed. */
+void run_logs_clear(struct dj_run *run);
 
 /** Frees the run and all that is its. */
 void run_free(struct dj_run *run);

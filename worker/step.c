@@ -161,6 +161,9 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
     if (memory != NULL) {
         return run_give(run, memory, ret_result);
     }
+    if (options != NULL) {
+        DJ_TRY(backoff_is_good(&options->backoff));
+    }
     DJ_TRY(run_prove_lease(run));
     FAILPOINT("step.before");
     int tries = replay_tries(&run->replay, full_name) + 1;

@@ -129,14 +129,6 @@ static void params_commit(struct db_params *params, const struct worker_line *li
 
 /* What became of the ops of a turn. */
 
-static void logs_free(dj_run *run) {
-    while (!list_is_empty(&run->logs)) {
-        struct log_line *line = list_first(&run->logs, struct log_line, link);
-        list_remove(&line->link);
-        free(line);
-    }
-}
-
 /* Sorts the runs of a turn that was committed: who goes on, who is to be said again, who is gone.
  */
 static void settle_runs(struct worker_line *line) {
@@ -152,7 +144,7 @@ static void settle_runs(struct worker_line *line) {
             line->pending_count++;
             continue;
         }
-        logs_free(run);
+        run_logs_clear(run);
         if (run->op == OP_STEP || run->refused) {
             if (run->verdict != DJ_OK || run->refused) {
                 run->verdict = DJ_LEASE_LOST;
@@ -404,7 +396,7 @@ static void turn_refuse(dj_run *run, bool late, const char *reason) {
         run->refused = run->op == OP_STEP; /* its handler is parked, and is to be let go */
         run->op = OP_OTHER;
         run->kind = "fail";
-        logs_free(run);
+        run_logs_clear(run);
     }
     json_object_put(detail);
 }
@@ -477,7 +469,8 @@ static void turn_done(struct db_batch *batch) {
             settle_runs(line);
         }
         FAILPOINT("turn.settled");
-        if (line->slots_asked > 0) { /* else it asked for none */
+        if (line->slots_asked > 0 && !worker->leaving) { /* else it asked for none, or they go back
+                                                            with all that we have */
             FAILPOINT("claim.answered");
             take_claimed(line, batch->results[committed ? 2 : 0]);
         }

@@ -222,7 +222,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_lock(dj_run *run, const char *key
                                                     bool *ret_locked);
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_run_state_unlock(dj_run *run, const char *key);
 
-/** Adds a line to the run's log, kept with what is committed next. At most 8 KiB; longer is cut. */
+/** Adds a line to the run's log, kept with what is committed next. At most 8 KiB; longer is cut. Of
+ * over 10,000 lines or 1 MiB between two commits the rest is dropped, and a line says how many. */
 DJ_PUBLIC dj_status dj_log(dj_run *run, dj_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

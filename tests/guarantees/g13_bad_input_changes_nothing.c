@@ -257,6 +257,68 @@ static const char *end_of(const char *id) {
                     id);
 }
 
+/* A step's policy is refused where it is given, and the step is not called. */
+static void a_steps_backoff_is_refused_by_name(void **state) {
+    static const struct {
+        const char *payload, *end;
+    } cases[] = {
+        { "{\"initial\": \"soon\"}", "backoff.initial" },
+        { "{\"initial\": \"11y\"}", "backoff.initial" },
+        { "{\"max\": \"\"}", "backoff.max" },
+        { "{\"factor\": 0.5}", "backoff.factor 0.5 is out of range; 1 to 1000 is allowed" },
+        { "{\"jitter\": 2}", "backoff.jitter 2 is out of range; 0 to 1 is allowed" },
+    };
+    char id[64];
+    (void)state;
+    pid_t worker = spawn_worker(url, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        (void)snprintf(id, sizeof id, "%s",
+                       sql_text(conn, "select durable.start('backs-off', '%s')", cases[i].payload));
+        const char *end = end_of(id);
+        if (strstr(end, "failed: invalid argument: ") != end || strstr(end, cases[i].end) == NULL) {
+            fail_msg("%s: %s", cases[i].payload, end);
+        }
+        assert_int_equal(sql_int(conn, "select count(*) from effect where run_id = '%s'", id), 0);
+    }
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
+/* Of what a handler says between two commits, so much is kept, and it is said how much was not. */
+static void log_lines_between_two_commits_are_limited(void **state) {
+    static const struct {
+        int lines, bytes, kept;
+    } cases[] = {
+        { 10000, 1, 10000 }, { 10003, 0, 10000 }, { 128, 8192, 128 }, { 131, 8191, 128 }
+    };
+    char id[64], dropped[128];
+    (void)state;
+    pid_t worker = spawn_worker(url, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        (void)snprintf(
+            id, sizeof id, "%s",
+            sql_text(conn, "select durable.start('chatters', '{\"lines\": %d, \"bytes\": %d}')",
+                     cases[i].lines, cases[i].bytes));
+        assert_string_equal(end_of(id), "completed");
+        for (int part = 0; part < 2; part++) { /* before its step, and after it */
+            assert_int_equal(sql_int(conn,
+                                     "select count(*) from durable.logs where run_id = '%s' and "
+                                     "level = '%s'",
+                                     id, part == 0 ? "debug" : "info"),
+                             cases[i].kept);
+        }
+        (void)snprintf(dropped, sizeof dropped,
+                       "%d lines of the log were dropped; the limit between two commits is 10000 "
+                       "lines and 1048576 bytes",
+                       cases[i].lines - cases[i].kept);
+        assert_int_equal(sql_int(conn,
+                                 "select count(*) from durable.logs where run_id = '%s' and level "
+                                 "= 'warning' and message = '%s'",
+                                 id, dropped),
+                         cases[i].lines > cases[i].kept ? 2 : 0);
+    }
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 #define DO_LESS                                                                                    \
     "; the limit is 10000 steps a run: let one step do more, or a run of its own do the rest"
 
@@ -454,6 +516,8 @@ int main(void) {
         cmocka_unit_test(the_ten_thousand_and_first_step_fails_its_run),
         cmocka_unit_test(what_no_place_is_left_for_fails_its_run_by_name),
         cmocka_unit_test(history_counts_as_it_prints),
+        cmocka_unit_test(a_steps_backoff_is_refused_by_name),
+        cmocka_unit_test(log_lines_between_two_commits_are_limited),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

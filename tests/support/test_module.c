@@ -255,12 +255,38 @@ static dj_status flaky(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
-/* late: {"ms": n, "stubborn": goes on, whatever the step has come to, "initial": of its backoff}.
- */
+static double number(json_object *payload, const char *name) {
+    return json_object_get_double(json_object_object_get(payload, name));
+}
+
+/* backs-off: {"initial", "factor", "max", "jitter"} of a step that fails. */
+static dj_status backs_off(dj_run *run, json_object *payload) {
+    dj_step_options options = {
+        .max_attempts = 2,
+        .backoff = { .initial = json_object_get_string(json_object_object_get(payload, "initial")),
+                     .factor = number(payload, "factor"),
+                     .max = json_object_get_string(json_object_object_get(payload, "max")),
+                     .jitter = number(payload, "jitter") },
+    };
+    DJ_TRY(dj_step_with(run, "flaky", fails_twice_step, NULL, &options, NULL));
+    return dj_complete(run, NULL);
+}
+
+/* chatters: {"lines": n, "bytes": of each}, before a step and after it. */
+static dj_status chatters(dj_run *run, json_object *payload) {
+    int bytes = member(payload, "bytes", 0);
+    for (int part = 0; part < 2; part++) {
+        for (int i = 0; i < member(payload, "lines", 1); i++) {
+            DJ_TRY(dj_log(run, part == 0 ? DJ_DEBUG : DJ_INFO, "%*s", bytes, ""));
+        }
+        DJ_TRY(part == 0 ? dj_step(run, "after", after_step, NULL, NULL) : DJ_OK);
+    }
+    return dj_complete(run, NULL);
+}
+
+/* late: {"ms": n, "stubborn": goes on, whatever the step has come to}. */
 static dj_status late(dj_run *run, json_object *payload) {
-    dj_step_options options = { .timeout = "200ms",
-                                .backoff = { .initial = json_object_get_string(
-                                                 json_object_object_get(payload, "initial")) } };
+    dj_step_options options = { .timeout = "200ms" };
     dj_status status = dj_step_with(run, "late", slow_step, payload, &options, NULL);
     if (member(payload, "stubborn", 0) == 0) {
         DJ_TRY(status);
@@ -348,6 +374,8 @@ dj_status dj_module_init(dj_worker *worker) {
         { "fails", fails, { .max_attempts = 3, .backoff = { .initial = "20ms" } } },
         { "fails-permanently", fails_permanently, { .context = NULL } },
         { "flaky", flaky, { .context = NULL } },
+        { "backs-off", backs_off, { .max_attempts = 1 } },
+        { "chatters", chatters, { .max_attempts = 1 } },
         { "late", late, { .max_attempts = 1 } },
         { "persists", persists, { .max_attempts = 1 } },
         { "dies", dies, { .context = NULL } },
