@@ -154,15 +154,12 @@ dj_status dj_step_with(dj_run *run, const char *name, dj_step_fn step, json_obje
                        const dj_step_options *options, json_object **ret_result) {
     const struct memory *memory;
     const char *full_name;
-    if (options != NULL) {
-        DJ_TRY(backoff_check(&options->backoff));
-    }
     DJ_TRY(run_recall(run, name, "step", &full_name, &memory));
     if (memory != NULL) {
         return run_give(run, memory, ret_result);
     }
     if (options != NULL) {
-        DJ_TRY(backoff_is_good(&options->backoff));
+        DJ_TRY(backoff_check(&options->backoff));
     }
     DJ_TRY(run_prove_lease(run));
     FAILPOINT("step.before");

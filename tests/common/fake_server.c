@@ -96,7 +96,7 @@ static bool skip_body(int fd, uint32_t big_endian_length) {
     char body[65536];
     uint32_t left = be32toh(big_endian_length) - 4;
     while (left > sizeof body && read_all(fd, body, sizeof body)) {
-        left -= sizeof body;
+        left -= (uint32_t)sizeof body;
     }
     return left <= sizeof body && read_all(fd, body, left);
 }
