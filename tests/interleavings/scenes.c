@@ -51,7 +51,7 @@ OP_OR(reconcile, "reconcile", "DJ005",
       "interleave.number('w1')::int, '{}', '{}', '{}')");
 OP(register_2, "register",
    "select durable_internal.worker_register(durable_internal.uuid_v7(), 'default', 'n', 1, '2', 1, "
-   "86400000, '{j}', array['{\"version\": \"2\"}']::jsonb[], null) > 0");
+   "3600000, '{j}', array['{\"version\": \"2\"}']::jsonb[], null) > 0");
 
 /* Handlers over HTTP. */
 OP(ops_step, "step over HTTP", "select interleave.ops('w1', 'r', interleave.step_op())");
