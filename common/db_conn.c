@@ -122,7 +122,7 @@ dj_status db_session_set(PGconn *conn, const char *settings) {
 }
 
 dj_status db_session_open(const char *conninfo, const char *application_name, PGconn **ret_conn) {
-    PGconn *conn;
+    PGconn *conn = NULL;
     DJ_TRY(db_conn_open(conninfo, application_name, &conn));
     dj_status status = db_session_set(conn, "");
     if (status != DJ_OK) {

@@ -219,11 +219,10 @@ static int port_of(const struct sockaddr_storage *address) {
  * It had where an orderly end has come and all of ours was acknowledged: who closes a socket that
  * has something to read, or gets it afterwards, answers with a reset. */
 static void mark_read(struct http_client *client, curl_socket_t fd) {
-    struct sockaddr_storage ours, theirs;
-    socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length;
-    struct tcp_info info;
+    struct sockaddr_storage ours = { 0 }, theirs = { 0 };
+    struct tcp_info info = { 0 };
+    socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length = sizeof info;
     char ip[INET6_ADDRSTRLEN];
-    info_length = sizeof info;
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_length) != 0 ||
         info.tcpi_state != TCP_CLOSE_WAIT ||
         getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0 ||

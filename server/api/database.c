@@ -165,13 +165,14 @@ static void on_batch_done(struct db_batch *batch) {
 
 static void line_take(struct line *line, struct work *work) {
     struct db_params *params[2] = { &work->params[0], &work->params[1] };
-    assert(work->call_count <= 2);
+    int count = work->call_count;
+    assert(count >= 1 && count <= 2);
     line->work =
         work; /* before it is filled: that may send what is left, which is for other lines */
     if (work->fill != NULL) {
-        work->fill(work->context, &work->params[work->call_count - 1]);
+        work->fill(work->context, &work->params[count - 1]);
     }
-    for (int i = 0; i < work->call_count; i++) {
+    for (int i = 0; i < count; i++) {
         dj_status status = params_status(params[i]);
         if (status != DJ_OK) {
             line->work = NULL;

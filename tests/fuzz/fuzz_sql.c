@@ -252,7 +252,7 @@ static void check_readable(void) {
         char text[256];
         (void)snprintf(text, sizeof text, "select coalesce(sum(length(t::text)), 0) from %s as t",
                        PQgetvalue(tables, row, 0));
-        (void)sql_int(owner, text);
+        (void)sql_int(owner, "%s", text);
     }
     PQclear(tables);
 }

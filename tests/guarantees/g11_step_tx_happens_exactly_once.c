@@ -108,6 +108,27 @@ static void a_step_that_the_database_refuses_says_why_and_leaves_nothing(void **
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
+/* Connections are kept for the next step, and a restart of the database, say, ends all of them
+ * while nobody uses them. One attempt each: a step finds one that works before it gives up. */
+static void sessions_that_were_cut_while_idle_cost_no_attempt(void **state) {
+    (void)state;
+    long long before = sql_int(conn, "select count(*) from durable.runs");
+    pid_t worker = spawn_worker(url, NULL);
+    sql(conn, "select durable.start_many('transfers', array_fill('{\"ms\": 500}'::jsonb, "
+              "array[12]), max_attempts => 1)");
+    check_all((int)before + 12);
+    sql(conn, "create temp table cut as select pid from pg_stat_activity where application_name = "
+              "'durable-worker step_tx' and datname = current_database()");
+    assert_in_range(sql_int(conn, "select count(*) from cut"), 6, 16);
+    sql(conn, "select pg_terminate_backend(pid) from cut");
+    wait_until(conn, 10, "select not exists (select from pg_stat_activity join cut using (pid))");
+    sql(conn, "select durable.start('transfers', max_attempts => 1)");
+    wait_until(conn, 20, "select count(*) = %lld from durable.runs where finished_at is not null",
+               before + 13);
+    check_all((int)before + 13);
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+}
+
 /* The worker registers again while its handler is still in a step of the life before. */
 static void a_step_that_outlives_its_workers_life_transfers_once(void **state) {
     (void)state;
@@ -132,8 +153,8 @@ static void a_step_that_outlives_its_workers_life_transfers_once(void **state) {
     assert_int_equal(end_process(worker, SIGTERM), 0);
 }
 
-/* State, events and children of a handler in C are step_tx's; those of handlers over HTTP are in
- * tests/sql/test_ops.c. */
+/* State, events and children of a handler in C are step_tx's; those of handlers over HTTP are
+ * in tests/sql/test_ops.c. */
 static void state_events_and_children_happen_once(void **state) {
     static const char *const points[] = { "step_tx.before_commit:17:kill",
                                           "step_tx.after_commit:23:kill" };
@@ -170,6 +191,7 @@ int main(void) {
         cmocka_unit_test(a_kill_before_or_after_the_commit_transfers_once),
         cmocka_unit_test(sessions_that_are_cut_in_the_middle_transfer_once),
         cmocka_unit_test(a_commit_whose_answer_is_lost_transfers_once),
+        cmocka_unit_test(sessions_that_were_cut_while_idle_cost_no_attempt),
         cmocka_unit_test(a_step_that_outlives_its_workers_life_transfers_once),
         cmocka_unit_test(state_events_and_children_happen_once),
         cmocka_unit_test(a_step_that_the_database_refuses_says_why_and_leaves_nothing),
