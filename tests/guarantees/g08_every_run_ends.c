@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char *url;
@@ -174,8 +175,11 @@ static void check_end(const char *id, const char *status) {
                         status);
 }
 
-static int children_of(const char *id) {
-    return (int)sql_int(conn, "select count(*) from durable.runs where parent_run_id = '%s'", id);
+static void completes_with(const char *id, int children) {
+    check_end(id, "completed");
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable.runs where parent_run_id = '%s'", id),
+        children);
 }
 
 static void end_child(const char *child, bool well) {
@@ -189,6 +193,13 @@ static void its_time_is_over(const char *id) {
         "= 'run_timeout'",
         id);
     check_end(id, "failed");
+}
+
+/* The parent waits for the child that it had: it begins no other one. */
+static void goes_on_with(const char *id, const char *child) {
+    assert_string_equal(child_of(id), child);
+    end_child(child, true);
+    completes_with(id, 1);
 }
 
 static void retry(const char *id) {
@@ -206,8 +217,7 @@ static void a_retry_begins_a_child_that_has_failed_anew(void **state) {
         retry(id);
     }
     end_child(child_of(id), true);
-    check_end(id, "completed");
-    assert_int_equal(children_of(id), 4); /* the first one once, the second three times */
+    completes_with(id, 4); /* the first one once, the second three times */
 }
 
 static void a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent(void **state) {
@@ -220,8 +230,7 @@ static void a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent(void 
         retry(id);
     }
     end_child(child_of(id), true);
-    check_end(id, "completed");
-    assert_int_equal(children_of(id), 3);
+    completes_with(id, 3);
 }
 
 static void a_retry_waits_for_a_child_that_is_alive(void **state) {
@@ -229,10 +238,7 @@ static void a_retry_waits_for_a_child_that_is_alive(void **state) {
     const char *id = family_of(1), *child = child_of(id);
     its_time_is_over(id);
     retry(id);
-    assert_string_equal(child_of(id), child);
-    end_child(child, true);
-    check_end(id, "completed");
-    assert_int_equal(children_of(id), 1);
+    goes_on_with(id, child);
 }
 
 static void a_retry_takes_the_result_of_a_child_that_has_completed(void **state) {
@@ -241,8 +247,7 @@ static void a_retry_takes_the_result_of_a_child_that_has_completed(void **state)
     its_time_is_over(id);
     end_child(child, true);
     retry(id);
-    check_end(id, "completed");
-    assert_int_equal(children_of(id), 1);
+    completes_with(id, 1);
 }
 
 /* Somebody has let the child go on before its parent: it is alive. */
@@ -253,10 +258,7 @@ static void a_retry_waits_for_a_child_that_was_retried(void **state) {
     check_end(id, "failed");
     retry(child);
     retry(id);
-    assert_string_equal(child_of(id), child);
-    end_child(child, true);
-    check_end(id, "completed");
-    assert_int_equal(children_of(id), 1);
+    goes_on_with(id, child);
 }
 
 /* Both were cancelled, and both go on: nobody has heard of the child's first end, and it counts no
@@ -273,11 +275,9 @@ static void a_retry_passes_over_the_old_end_of_a_child_that_goes_on(void **state
         }
         retry(id);
         if (!is_first) {
-            assert_string_equal(child_of(id), child);
-            end_child(child, true);
+            goes_on_with(id, child);
         }
-        check_end(id, "completed");
-        assert_int_equal(children_of(id), 1);
+        completes_with(id, 1);
     }
 }
 
@@ -488,9 +488,13 @@ static void a_worker_that_has_lost_an_answer_and_its_life_registers_again(void *
     (void)state;
     pid_t zombie = spawn_worker(url, "turn.sent:3:drop,reconcile.before:1:stop");
     sql(conn, "select durable.start_many('steps', array_fill('{}'::jsonb, array[10]))");
-    wait_until(conn, 20,
-               "select count(*) = 1 from durable.workers where pid = %d and status = 'gone'",
-               (int)zombie);
+    int status = 0;
+    assert_int_equal(waitpid(zombie, &status, WUNTRACED), zombie);
+    assert_true(WIFSTOPPED(status));
+    sql(conn,
+        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
+        "= %d",
+        (int)zombie);
     assert_int_equal(kill(zombie, SIGCONT), 0);
     wait_until(conn, 20,
                "select count(*) = 0 from durable.runs where job = 'steps' and finished_at is null");
@@ -727,35 +731,24 @@ static void a_delay_spends_an_attempt(void **state) {
     sql(conn, "select durable_internal.worker_leave('%s')", by_hand);
 }
 
+#define WITH_WORKER(test) cmocka_unit_test_setup_teardown(test, worker_up, worker_down)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(failed_attempts_are_tried_again_until_the_last, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(a_permanent_failure_is_not_tried_again, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(a_step_with_a_policy_is_tried_in_the_same_attempt,
-                                        worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_step_over_its_time_ends_its_attempt_and_others_go_on,
-                                        worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_run_over_its_time_ends_wherever_it_is, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(waits_time_out_as_their_handler_asked, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(a_sleeping_run_wakes, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_result_over_its_limit_fails_the_run_once_and_says_where,
-                                        worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_retry_begins_a_child_that_has_failed_anew, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(
-            a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent, worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_retry_waits_for_a_child_that_is_alive, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(a_retry_takes_the_result_of_a_child_that_has_completed,
-                                        worker_up, worker_down),
-        cmocka_unit_test_setup_teardown(a_retry_waits_for_a_child_that_was_retried, worker_up,
-                                        worker_down),
-        cmocka_unit_test_setup_teardown(a_retry_passes_over_the_old_end_of_a_child_that_goes_on,
-                                        worker_up, worker_down),
+        WITH_WORKER(failed_attempts_are_tried_again_until_the_last),
+        WITH_WORKER(a_permanent_failure_is_not_tried_again),
+        WITH_WORKER(a_step_with_a_policy_is_tried_in_the_same_attempt),
+        WITH_WORKER(a_step_over_its_time_ends_its_attempt_and_others_go_on),
+        WITH_WORKER(a_run_over_its_time_ends_wherever_it_is),
+        WITH_WORKER(waits_time_out_as_their_handler_asked),
+        WITH_WORKER(a_sleeping_run_wakes),
+        WITH_WORKER(a_result_over_its_limit_fails_the_run_once_and_says_where),
+        WITH_WORKER(a_retry_begins_a_child_that_has_failed_anew),
+        WITH_WORKER(a_retry_begins_a_child_anew_that_was_cancelled_with_its_parent),
+        WITH_WORKER(a_retry_waits_for_a_child_that_is_alive),
+        WITH_WORKER(a_retry_takes_the_result_of_a_child_that_has_completed),
+        WITH_WORKER(a_retry_waits_for_a_child_that_was_retried),
+        WITH_WORKER(a_retry_passes_over_the_old_end_of_a_child_that_goes_on),
         cmocka_unit_test(a_killed_workers_run_is_taken_up_by_another),
         cmocka_unit_test(a_worker_that_freezes_in_a_step_with_a_transaction_keeps_nobody_waiting),
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
