@@ -154,7 +154,7 @@ static void a_step_that_outlives_its_workers_life_transfers_once(void **state) {
 }
 
 /* State, events and children of a handler in C are step_tx's; those of handlers over HTTP are
- * in tests/sql/test_ops.c. */
+ * in tests/sql/test_ops.c and test_branches.c. */
 static void state_events_and_children_happen_once(void **state) {
     static const char *const points[] = { "step_tx.before_commit:17:kill",
                                           "step_tx.after_commit:23:kill" };
