@@ -194,7 +194,7 @@ declare
     done uuid[];
     timed uuid[];
     children uuid[];
-    busy uuid[];
+    held uuid[];
     whole boolean;
     repeated boolean := false;
 begin
@@ -285,11 +285,11 @@ begin
     end if;
 
     if cardinality(other_runs) > 0 then
-        busy := durable_internal.commit_others(
+        held := durable_internal.commit_others(
             array(select o from unnest(other_runs) as o where whole or o = any (mine)), other_runs,
             other_ops, other_details);
-        if busy is not null then
-            mine := array(select m from unnest(mine) as m where m <> all (busy));
+        if held is not null then
+            mine := array(select m from unnest(mine) as m where m <> all (held));
             whole := false;
         end if;
     end if;

@@ -592,7 +592,7 @@ begin
             return jsonb_build_object('code', 'payload_too_large', 'message', sqlerrm);
         when lock_not_available or deadlock_detected then
             perform durable_internal.be_impatient();
-            return '{"code": "busy"}';
+            return '{"code": "busy"}'::jsonb;
     end;
     if done.suspended then
         delete from durable_internal.lease t where t.run_id = l.run_id;

@@ -498,7 +498,8 @@ static void ref_begin(struct committing *committing) {
           .required = true },
         { .name = NULL },
     };
-    bool ours = token_is_ours(api->commits, token_of(request), &lease);
+    const char *token = token_of(request);
+    bool ours = token != NULL && token_is_ours(api->commits, token, &lease);
     if (!ours && commits_doubt(api->commits, committing)) {
         return;
     }
