@@ -21,7 +21,7 @@
 
 #define CONNECT_MS_MAX 10000
 #define CONNECTIONS_KEPT 256
-#define CERTIFICATES_S 600L /* to read them takes 40 ms */
+#define CERTIFICATES_S 600L           /* to read them takes 40 ms */
 #define RETRY_AFTER_MS_MAX 86400000LL /* whoever says more is asked again after a day */
 
 struct http_client {
