@@ -161,11 +161,11 @@ static void set_scene(void) {
     PQclear(rows);
 }
 
-/* Of the protocol our own programs know what they say: a null, a position or a kind that they never
- * do is refused by the table, or by the function's case. */
+/* Of the protocol our own programs know what they say: a null, a position, a kind or a job twice,
+ * which they never do, is refused by the table, or by the function's case. */
 static bool is_allowed(const char *login, const char *sqlstate) {
     static const char *const allowed[] = { "DJ", "22", "42501", "40", "55P03", "54" };
-    static const char *const of_protocol[] = { "23502", "23505", "23514", "20000" };
+    static const char *const of_protocol[] = { "23502", "23505", "23514", "20000", "21000" };
     bool protocol = strcmp(login, "worker") == 0 || strcmp(login, "scheduler") == 0;
     if (strcmp(login, "api") == 0 && strcmp(sqlstate, of_protocol[0]) == 0) {
         return true; /* it never says null for a namespace, or a switch */

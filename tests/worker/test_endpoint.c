@@ -144,6 +144,8 @@ static void an_answer_without_end_or_measure_fails_its_attempt_and_no_other(void
 static void an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt(void **state) {
     const char *const urls[] = { "http://nowhere.invalid/", "https://127.0.0.1:%d/" };
     (void)state;
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    worker = spawn(url, NULL, "durable-worker", "--lease-ttl", "60s", NULL); /* see test_http_tls */
     for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
         char address[64];
         (void)snprintf(address, sizeof address, urls[i], port);
@@ -166,6 +168,8 @@ static void an_endpoint_that_cannot_be_reached_says_why_and_costs_no_attempt(voi
                    "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'",
                    id);
     }
+    assert_int_equal(end_process(worker, SIGTERM), 0);
+    worker = spawn_worker(url, NULL);
 }
 
 static void a_cancel_ends_a_call(void **state) {
