@@ -13,6 +13,12 @@
 
 static const struct db_call SEVEN = { .name = "seven", .sql = "select 7" };
 
+static int given_before_none = -1; /* of what libevent asks for; negative: it is given all */
+
+static void *give(size_t size) {
+    return given_before_none >= 0 && given_before_none-- == 0 ? NULL : malloc(size);
+}
+
 struct line {
     struct fake_server server;
     struct db_pipeline pipeline;
@@ -164,13 +170,39 @@ static void a_connection_that_is_gone_is_no_pipeline(void **state) {
     event_base_free(base);
 }
 
+static void without_memory_for_its_events_there_is_no_pipeline(void **state) {
+    (void)state;
+    struct event_base *base = event_base_new();
+    dj_status status = DJ_NO_MEMORY;
+    int tries = 0;
+    for (; status != DJ_OK; tries++) {
+        const enum answer answer = ANSWER_ROW;
+        struct fake_server server;
+        struct db_pipeline pipeline = { .on_broken = on_broken };
+        PGconn *conn = NULL;
+        fake_server_start(&server, "off", &answer, 1);
+        assert_ok(db_conn_open(server.conninfo, "test", &conn));
+        given_before_none = tries;
+        status = db_pipeline_open(&pipeline, base, conn);
+        given_before_none = -1;
+        assert_true(status == DJ_OK || status == DJ_NO_MEMORY);
+        assert_int_equal(db_pipeline_is_open(&pipeline), status == DJ_OK);
+        db_pipeline_close(&pipeline);
+        fake_server_stop(&server);
+    }
+    assert_true(tries > 2); /* two events */
+    event_base_free(base);
+}
+
 int main(void) {
+    event_set_mem_functions(give, realloc, free);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_unconfirmed_commit_is_told_to_its_own_batch),
         cmocka_unit_test(an_error_is_its_batchs_and_a_hang_up_is_unavailable),
         cmocka_unit_test(a_long_error_is_cut_between_its_characters),
         cmocka_unit_test(what_a_socket_does_not_hold_is_sent_later),
         cmocka_unit_test(a_connection_that_is_gone_is_no_pipeline),
+        cmocka_unit_test(without_memory_for_its_events_there_is_no_pipeline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct cluster cluster;
@@ -68,14 +70,15 @@ static void a_commit_without_its_standby_is_not_acknowledged(void **state) {
     sql(conn, "alter system set synchronous_standby_names = 'nobody'");
     sql(conn, "select pg_reload_conf()");
     wait_until(conn, 10, "select current_setting('synchronous_standby_names') = 'nobody'");
-    if (fork() == 0) { /* the impatient one */
+    pid_t impatient = fork();
+    if (impatient == 0) {
         PGconn *other = PQconnectdb(cluster.url);
-        for (int i = 0; i < 500; i++) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
             PQclear(PQexec(other, "select pg_cancel_backend(pid) from pg_stat_activity where "
                                   "wait_event = 'SyncRep'"));
             sleep_ms(20);
         }
-        _exit(0);
     }
     dj_client *client;
     char id[DJ_ID_BYTES];
@@ -83,6 +86,8 @@ static void a_commit_without_its_standby_is_not_acknowledged(void **state) {
     assert_int_equal(dj_start(client, "unconfirmed", NULL, NULL, id), DJ_UNAVAILABLE);
     assert_non_null(strstr(dj_error_message(), "standby"));
     dj_client_close(client);
+    (void)kill(impatient, SIGKILL);
+    (void)waitpid(impatient, NULL, 0);
     sql(conn, "set synchronous_commit = local");
     sql(conn, "alter system reset synchronous_standby_names");
     sql(conn, "select pg_reload_conf()");
@@ -95,7 +100,8 @@ static void a_step_with_a_transaction_waits_for_its_standby(void **state) {
     (void)state;
     sql(conn, "create table transfer (run_id uuid)");
     pid_t worker = spawn_worker(cluster.url, NULL);
-    wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
+    wait_until(conn, 60,
+               "select count(*) = 0 from durable.runs where job = 'noop' and finished_at is null");
     sql(conn, "alter system set synchronous_standby_names = 'nobody'");
     sql(conn, "select pg_reload_conf()");
     wait_until(conn, 10, "select current_setting('synchronous_standby_names') = 'nobody'");

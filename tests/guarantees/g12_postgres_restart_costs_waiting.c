@@ -91,9 +91,10 @@ static void terminated_sessions_cost_no_attempt(void **state) {
 /* The runs are there before the worker, so that its first turn claims them. error: a turn that the
  * standby did not confirm, on a connection that is well. */
 static void a_lost_answer_costs_no_attempt(void **state) {
-    static const char *const points[] = { "turn.sent:1:drop", "commit.sent:1:drop",
-                                          "commit.sent:3:drop", "turn.answered:1:error",
-                                          "turn.answered:3:error" };
+    static const char *const points[] = { "turn.sent:1:drop",      "commit.sent:1:drop",
+                                          "commit.sent:3:drop",    "turn.answered:1:error",
+                                          "turn.answered:3:error", "turn.answered:2:drop",
+                                          "turn.answered:2:cut" };
     (void)state;
     pid_t scheduler = spawn_scheduler(cluster.url);
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
