@@ -100,8 +100,10 @@ static void a_step_with_a_transaction_waits_for_its_standby(void **state) {
     (void)state;
     sql(conn, "create table transfer (run_id uuid)");
     pid_t worker = spawn_worker(cluster.url, NULL);
+    sql(conn, "select durable.start('transfers')"); /* whose connection is there for the next */
     wait_until(conn, 60,
-               "select count(*) = 0 from durable.runs where job = 'noop' and finished_at is null");
+               "select count(*) = 0 from durable.runs where job in ('noop', 'transfers') and "
+               "finished_at is null");
     sql(conn, "alter system set synchronous_standby_names = 'nobody'");
     sql(conn, "select pg_reload_conf()");
     wait_until(conn, 10, "select current_setting('synchronous_standby_names') = 'nobody'");
@@ -122,7 +124,7 @@ static void a_step_with_a_transaction_waits_for_its_standby(void **state) {
     sql(conn, "select pg_reload_conf()");
     wait_until(conn, 20,
                "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'", id);
-    assert_int_equal(sql_int(conn, "select count(*) from transfer"), 1);
+    assert_int_equal(sql_int(conn, "select count(*) from transfer"), 2);
     assert_int_equal(end_process(worker, SIGTERM), 0);
     PQfinish(conn);
 }

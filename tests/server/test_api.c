@@ -703,7 +703,15 @@ static void while_the_database_is_away_it_is_503_and_then_well_again(void **stat
     assert_field(&answer, "/code", "unavailable");
     assert_non_null(strstr(answer.head, "\r\nRetry-After: 1\r\n"));
     CALL(503, "GET", "/v1/runs", key, NULL);
-    CALL(503, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\"}]}", token);
+    for (int i = 0; i < 2; i++) { /* then one that has never seen it */
+        CALL(503, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"%s\"}]}", token);
+        CALL(503, "POST", "/v1/commit", NULL, "{\"commits\":[{\"token\":\"AAAA\"}]}");
+        CALL(503, "GET", "/v1/commit?ref=1", token, NULL);
+        if (i == 0) {
+            assert_int_equal(end_process(server, SIGTERM), 0);
+            server = server_start(cluster.url, /* ready= */ false, NULL);
+        }
+    }
     free(token);
     CALL(200, "GET", "/healthz", NULL, NULL);
     cluster_go_on(&cluster);
