@@ -15,12 +15,15 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECT_MS_MAX 10000
 #define CONNECTIONS_KEPT 256
+#define CONNECTION_IDLE_S_MAX 3L      /* Node's servers, among others, close what is idle after 5 */
+#define FAREWELL_BYTES_MAX 100        /* of TLS, when curl closes; no request is as short */
 #define CERTIFICATES_S 600L           /* to read them takes 40 ms */
 #define RETRY_AFTER_MS_MAX 86400000LL /* whoever says more is asked again after a day */
 
@@ -39,7 +42,7 @@ struct http_call {
     struct curl_slist *headers;
     char *body;
     struct http_answer answer;
-    bool allow_private, refused, too_large;
+    bool allow_private, refused, too_large, has_tls;
     char their_ip[INET6_ADDRSTRLEN]; /* of the connection that it went over; "": none yet */
     int their_port, our_port;
     bool was_read; /* the other side had all of it when it closed that connection */
@@ -218,24 +221,30 @@ static int port_of(const struct sockaddr_storage *address) {
  * of an answer: the server may have closed it just before the request came. If it had read the
  * request, its process has died of it, or of another one, and must not get it a second time.
  * It had where an orderly end has come and all of ours was acknowledged: who closes a socket that
- * has something to read, or gets it afterwards, answers with a reset. */
-static void mark_read(struct http_client *client, curl_socket_t fd) {
+ * has something to read, or gets it afterwards, answers with a reset. With TLS curl has said
+ * farewell by now, to which a process that has died answers with a reset as well: there what
+ * arrived is taken for read. That a server closes what is idle at that very instant is made rare:
+ * connections are not kept for as long as servers keep them. */
+static void mark_read(struct http_client *client, curl_socket_t fd, int bytes_left) {
     struct sockaddr_storage ours = { 0 }, theirs = { 0 };
     struct tcp_info info = { 0 };
     socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length = sizeof info;
     char ip[INET6_ADDRSTRLEN];
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_length) != 0 ||
-        info.tcpi_state != TCP_CLOSE_WAIT ||
-        getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0 ||
-        getpeername(fd, (struct sockaddr *)&theirs, &theirs_length) != 0 ||
-        getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, NULL, 0,
-                    NI_NUMERICHOST) != 0) {
+        getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0) {
         return;
     }
+    bool is_orderly = info.tcpi_state == TCP_CLOSE_WAIT && bytes_left == 0;
+    bool has_ended = (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_CLOSE) &&
+                     bytes_left < FAREWELL_BYTES_MAX;
+    bool is_known = getpeername(fd, (struct sockaddr *)&theirs, &theirs_length) == 0 &&
+                    getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, NULL, 0,
+                                NI_NUMERICHOST) == 0; /* not after a reset */
     list_for_each(call, &client->calls, struct http_call, link) {
-        if (call->our_port == port_of(&ours) && call->their_port == port_of(&theirs) &&
-            strcmp(call->their_ip, ip) == 0) {
-            call->was_read = true;
+        if (call->our_port == port_of(&ours) &&
+            (!is_known ||
+             (call->their_port == port_of(&theirs) && strcmp(call->their_ip, ip) == 0))) {
+            call->was_read = is_orderly || (call->has_tls && has_ended);
         }
     }
 }
@@ -244,9 +253,11 @@ static void mark_read(struct http_client *client, curl_socket_t fd) {
 static int close_socket(void *context, curl_socket_t fd) {
     static const struct linger orderly = { .l_onoff = 0 };
     int bytes_left = 0;
-    if (ioctl(fd, SIOCOUTQ, &bytes_left) == 0 && bytes_left == 0) {
-        mark_read(context, fd);
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof orderly);
+    if (ioctl(fd, SIOCOUTQ, &bytes_left) == 0) {
+        mark_read(context, fd, bytes_left);
+        if (bytes_left == 0) {
+            (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof orderly);
+        }
     }
     return close(fd);
 }
@@ -303,6 +314,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_PROXY, "");
     SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_S_MAX);
     SET(CURLOPT_CAPATH, NULL); /* with a folder as well, curl reads CAINFO's anew each time */
     SET(CURLOPT_CA_CACHE_TIMEOUT, CERTIFICATES_S);
     SET(CURLOPT_TCP_NODELAY, 1L);
@@ -344,6 +356,7 @@ dj_status http_client_send(struct http_client *client, const struct http_request
     call->easy = easy;
     call->body = request->body;
     call->allow_private = request->allow_private && !client->forbid_private;
+    call->has_tls = strncasecmp(request->url, "https:", 6) == 0;
     call->may_send = request->may_send;
     call->done = done;
     call->context = context;
