@@ -94,7 +94,7 @@ static bool read_all(int fd, void *bytes, size_t length) {
 /* Throws away what follows a length, which counts itself. */
 static bool skip_body(int fd, uint32_t big_endian_length) {
     char body[65536];
-    uint32_t left = be32toh(big_endian_length) - 4;
+    size_t left = be32toh(big_endian_length) - 4;
     while (left > sizeof body && read_all(fd, body, sizeof body)) {
         left -= sizeof body;
     }
