@@ -12,6 +12,7 @@
 #include <curl/curl.h>
 #include <linux/sockios.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,9 +213,16 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose,
     return fd;
 }
 
-static int port_of(const struct sockaddr_storage *address) {
-    return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)address)->sin6_port
-                                                : ((const struct sockaddr_in *)address)->sin_port);
+union address {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
+static int port_of(const union address *address) {
+    return address->any.sa_family == AF_INET    ? ntohs(address->in.sin_port)
+           : address->any.sa_family == AF_INET6 ? ntohs(address->in6.sin6_port)
+                                                : 0;
 }
 
 /* curl says a request again, on another connection, if one that was kept ends before the first byte
@@ -226,19 +234,19 @@ static int port_of(const struct sockaddr_storage *address) {
  * arrived is taken for read. That a server closes what is idle at that very instant is made rare:
  * connections are not kept for as long as servers keep them. */
 static void mark_read(struct http_client *client, curl_socket_t fd, int bytes_left) {
-    struct sockaddr_storage ours = { 0 }, theirs = { 0 };
+    union address ours = { .in6 = { 0 } }, theirs = { .in6 = { 0 } };
     struct tcp_info info = { 0 };
     socklen_t ours_length = sizeof ours, theirs_length = sizeof theirs, info_length = sizeof info;
     char ip[INET6_ADDRSTRLEN];
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_length) != 0 ||
-        getsockname(fd, (struct sockaddr *)&ours, &ours_length) != 0) {
+        getsockname(fd, &ours.any, &ours_length) != 0) {
         return;
     }
     bool is_orderly = info.tcpi_state == TCP_CLOSE_WAIT && bytes_left == 0;
     bool has_ended = (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_CLOSE) &&
                      bytes_left < FAREWELL_BYTES_MAX;
-    bool is_known = getpeername(fd, (struct sockaddr *)&theirs, &theirs_length) == 0 &&
-                    getnameinfo((struct sockaddr *)&theirs, theirs_length, ip, sizeof ip, NULL, 0,
+    bool is_known = getpeername(fd, &theirs.any, &theirs_length) == 0 &&
+                    getnameinfo(&theirs.any, theirs_length, ip, sizeof ip, NULL, 0,
                                 NI_NUMERICHOST) == 0; /* not after a reset */
     list_for_each(call, &client->calls, struct http_call, link) {
         if (call->our_port == port_of(&ours) &&
