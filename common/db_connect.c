@@ -47,6 +47,12 @@ struct db_connect *db_connect_taken(struct list *finished) {
     return connect;
 }
 
+void db_connect_abandon(struct db_connect *connect) {
+    if (connect->threaded) {
+        (void)pthread_detach(connect->thread);
+    }
+}
+
 int64_t db_connect_delay_ms(int failures) {
     int64_t ms = failures > 6 ? DELAY_MS_MAX : DELAY_MS_MIN << failures;
     return with_jitter(ms < DELAY_MS_MAX ? ms : DELAY_MS_MAX);

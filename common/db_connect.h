@@ -33,6 +33,9 @@ void db_connect_begin(struct db_connect *connect, dj_status (*open)(struct db_co
  * none. */
 struct db_connect *db_connect_taken(struct list *finished);
 
+/** One that is not finished, as far as we know, is left to itself: the process is about to end. */
+void db_connect_abandon(struct db_connect *connect);
+
 /** How long to wait before the next attempt: longer after each failure, with jitter, so that a
  * fleet does not storm a database that has just come up. */
 int64_t db_connect_delay_ms(int failures);

@@ -110,8 +110,12 @@ static void *pool_thread(void *context) {
     }
     bool has_before = pool->has_ended;
     pthread_t before = pool->ended;
-    pool->ended = pthread_self();
-    pool->has_ended = true;
+    if (pool->abandoned) {
+        (void)pthread_detach(pthread_self());
+    } else {
+        pool->ended = pthread_self();
+        pool->has_ended = true;
+    }
     pool->threads--;
     if (pool->threads == 0) {
         (void)pthread_cond_broadcast(&pool->work); /* pool_stop() may wait for this */
@@ -170,6 +174,7 @@ bool pool_stop(struct pool *pool, int64_t timeout_ms) {
     bool stopped = pool->threads == 0;
     bool has_ended = pool->has_ended;
     pool->has_ended = false;
+    pool->abandoned = !stopped;
     (void)pthread_mutex_unlock(&pool->mutex);
     if (has_ended) {
         (void)pthread_join(pool->ended, NULL);

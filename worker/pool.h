@@ -23,6 +23,7 @@ struct pool {
         ended; /* the thread that ended last, if one has: the next one that ends waits for it, and
                   pool_stop() for the last, so that none is on its way out when the process is */
     bool has_ended;
+    bool abandoned; /* pool_stop() waits no more: who ends now ends alone */
 };
 
 /** Runs that wait for a thread just now: a hint. On the loop. */

@@ -34,7 +34,7 @@ struct line {
     struct event *retry;
     struct work *work; /* on its way; NULL: free */
     int failures;
-    bool connecting;
+    struct connecting *connecting; /* NULL: it is not */
 };
 
 struct database {
@@ -110,7 +110,7 @@ static void line_connect(struct line *line) {
     struct connecting *attempt = calloc(1, sizeof *attempt);
     check(attempt != NULL);
     attempt->line = line;
-    line->connecting = true;
+    line->connecting = attempt;
     db_connect_begin(&attempt->base, connect_session, &line->database->connected);
 }
 
@@ -227,7 +227,7 @@ static void on_notify(struct db_pipeline *pipeline, const PGnotify *notify) {
 static void connect_done(struct connecting *attempt) {
     struct line *line = attempt->line;
     struct database *database = line->database;
-    line->connecting = false;
+    line->connecting = NULL;
     if (attempt->base.status == DJ_OK) {
         attempt->base.status =
             db_pipeline_open(&line->pipeline, database->base, attempt->base.conn);
@@ -310,16 +310,18 @@ bool database_stop(struct database *database) {
     list_init(&attempts);
     mailbox_take(&database->connected, &attempts);
     for (struct connecting *attempt; (attempt = connect_taken(&attempts)) != NULL;) {
-        attempt->line->connecting = false;
+        attempt->line->connecting = NULL;
         db_conn_close(attempt->base.conn);
         free(attempt);
     }
+    bool all = true;
     for (int i = 0; i < database->line_count; i++) {
-        if (database->lines[i].connecting) {
-            return false;
+        if (database->lines[i].connecting != NULL) {
+            db_connect_abandon(&database->lines[i].connecting->base);
+            all = false;
         }
     }
-    return true;
+    return all;
 }
 
 void database_on_notify(struct database *database, void (*call)(const char *channel),
