@@ -186,17 +186,46 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "'execute'))");
 }
 
-/* Who asks can put together a run and a lane as he likes. */
-static void what_a_made_up_run_waits_for_is_not_said_of_another_namespace(void **state) {
-    static const char ask[] = "select durable_internal.waiting_for(row(gen_random_uuid(), 'ready', "
-                              "0, null, null, null, null, "
-                              "false, null, null, null, null, null, null)::durable_internal.place, "
-                              "row(0, %d, 'default', 'no "
-                              "such job', 0)::durable_internal.lane) ->> 'kind'";
+/* Who asks can put together a row as he likes: each function that takes one of ours is called with
+ * rows of the other namespace, whose own gets an answer to them. */
+static void what_a_made_up_row_is_asked_for_is_not_said_of_another_namespace(void **state) {
     (void)state;
-    int mine = (int)sql_int(conn, "select durable_internal.session_namespace()");
-    assert_string_equal(sql_text(conn, ask, mine), "worker");
-    NONE(ask, mine + 1);
+    PGresult *arguments = PQexec(
+        conn,
+        "with callable as (select p.oid, a.type, a.n, t.typrelid, max(t.typrelid) over (partition "
+        "by p.oid) > 0 as takes_row from pg_proc p, unnest(p.proargtypes::oid[]) with ordinality "
+        "as a (type, n), pg_type t where t.oid = a.type and p.pronamespace " OURS " and "
+        "(has_function_privilege('durable_client', p.oid, 'execute') or "
+        "has_function_privilege('durable_read', p.oid, 'execute') or "
+        "has_function_privilege('durable_api', p.oid, 'execute'))) select c.oid::regproc, "
+        "c.type::regtype, c.typrelid <> 0, exists (select from pg_attribute m where m.attrelid = "
+        "c.typrelid and m.attname = 'namespace_id'), c.n = max(c.n) over (partition by c.oid) from "
+        "callable c where c.takes_row order by c.oid, c.n");
+    assert_in_range(PQntuples(arguments), 1, 100);
+    char text[2048] = "";
+    for (int i = 0; i < PQntuples(arguments); i++) {
+        const char *function = PQgetvalue(arguments, i, 0), *type = PQgetvalue(arguments, i, 1);
+        const char *row = "null";
+        if (PQgetvalue(arguments, i, 2)[0] == 't') {
+            row = sql_text(conn, "select quote_literal(x) from %s as x where %s limit 1", type,
+                           PQgetvalue(arguments, i, 3)[0] == 't' ? "namespace_id = 1" : "true");
+            assert_string_not_equal(row, "");
+        }
+        size_t length = strlen(text);
+        (void)snprintf(text + length, sizeof text - length, "%s%s::%s", length == 0 ? "" : ", ",
+                       row, type);
+        if (PQgetvalue(arguments, i, 4)[0] == 't') {
+            if (sql_text(conn, "select %s(%s)", function, text)[0] == '\0') {
+                fail_msg("%s(%s) is empty: this test could not fail", function, text);
+            }
+            const char *said = sql_text(foreign, "select %s(%s)", function, text);
+            if (said[0] != '\0') {
+                fail_msg("%s says '%s' of another namespace", function, said);
+            }
+            text[0] = '\0';
+        }
+    }
+    PQclear(arguments);
 }
 
 /* A call of each function of schema durable with what the other namespace has. `sqlstate` NULL: it
@@ -380,7 +409,7 @@ int main(void) {
         cmocka_unit_test(relations_are_granted_as_views_for_reading),
         cmocka_unit_test(every_view_is_a_barrier_and_shows_a_stranger_nothing),
         cmocka_unit_test(each_role_may_call_what_is_meant_for_it),
-        cmocka_unit_test(what_a_made_up_run_waits_for_is_not_said_of_another_namespace),
+        cmocka_unit_test(what_a_made_up_row_is_asked_for_is_not_said_of_another_namespace),
         cmocka_unit_test(no_function_touches_another_namespace),
         cmocka_unit_test(no_call_of_the_command_line_touches_another_namespace),
         cmocka_unit_test(a_reader_changes_nothing),
