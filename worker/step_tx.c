@@ -40,6 +40,11 @@ static dj_status tx_command(PGconn *conn, const char *command) {
     return PQresultStatus(result) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(result);
 }
 
+/* At a level that we know, whatever the sessions' default is: see docs/c.md. */
+static dj_status tx_begin(PGconn *conn) {
+    return tx_command(conn, "begin isolation level read committed");
+}
+
 /* If its wait for the standby is cancelled, nobody knows what a failover would leave. */
 static dj_status tx_commit(PGconn *conn) {
     DJ_TRY(tx_command(conn, "commit"));
@@ -70,7 +75,7 @@ static dj_status tx_commit_step(struct step_tx *tx, PGconn *conn, bool *ret_agai
 
 /* One transaction: the user's SQL, then the step. */
 static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
-    DJ_TRY(tx_command(conn, "begin"));
+    DJ_TRY(tx_begin(conn));
     FAILPOINT_SOCKET("step_tx.begun", PQsocket(conn));
     json_object *result = NULL;
     tx->began_us = clock_us();
@@ -104,7 +109,7 @@ static dj_status tx_try(struct step_tx *tx, PGconn *conn) {
 /* On a fresh connection: has a try whose answer was lost been committed? If so, our own commit
  * waits for the standby, and with it for the first one's. */
 static dj_status tx_ask(struct step_tx *tx, PGconn *conn, bool *ret_committed) {
-    DJ_TRY(tx_command(conn, "begin"));
+    DJ_TRY(tx_begin(conn));
     DJ_TRY(tx_commit_step(tx, conn, ret_committed));
     FAILPOINT_SOCKET("step_tx.asked", PQsocket(conn));
     return *ret_committed ? tx_commit(conn) : tx_command(conn, "rollback");

@@ -162,18 +162,21 @@ static void our_sessions_are_read_committed_whatever_the_database_says(void **st
               "current_setting('application_name') like 'durable-%%' and "
               "current_setting('transaction_isolation') <> 'read committed' then raise 'at %%', "
               "current_setting('transaction_isolation'); end if; return null; end $$");
-    for (int i = 0; i < 2; i++) {
+    static const char *const tables[] = { "lease", "timer", "step" };
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         sql(conn,
             "create trigger look after insert or delete on durable_internal.%s for each row "
             "execute "
             "function public.look()",
-            i == 0 ? "lease" : "timer");
+            tables[i]);
     }
+    sql(conn, "create table transfer (run_id uuid)");
     sql(conn, "do $$ begin execute format('alter database %%I set default_transaction_isolation = "
               "serializable', current_database()); end $$");
     pid_t worker = spawn_worker(url, NULL), scheduler = spawn_scheduler(url);
     const char *id = sql_text(
-        conn, "select durable.start('noop', scheduled_at => clock_timestamp() + interval '1 s')");
+        conn,
+        "select durable.start('transfers', scheduled_at => clock_timestamp() + interval '1 s')");
     wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
     assert_int_equal(end_process(worker, SIGTERM), 0);
     assert_int_equal(end_process(scheduler, SIGTERM), 0);
