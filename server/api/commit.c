@@ -403,6 +403,10 @@ static void unauthorized(struct api *api, struct http_request *request) {
     problem_reply(api, request, PROBLEM_UNAUTHORIZED, "WWW-Authenticate: Bearer\r\n", NOT_OURS);
 }
 
+static void unreachable(struct api *api, struct http_request *request) {
+    problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
+}
+
 static void committing_begin(struct committing *committing) {
     struct commits *commits = committing->api->commits;
     int ours;
@@ -456,7 +460,7 @@ void commit_ops(struct api *api, struct http_request *request) {
         return;
     }
     if (commits->secret.length == 0) {
-        problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
+        unreachable(api, request);
         return;
     }
     struct committing *committing = committing_new(api, request);
@@ -527,7 +531,7 @@ void commit_ref(struct api *api, struct http_request *request) {
         return;
     }
     if (api->commits->secret.length == 0) {
-        problem_reply_status(api, request, DJ_UNAVAILABLE, "the database cannot be reached");
+        unreachable(api, request);
         return;
     }
     ref_begin(committing_new(api, request));
@@ -544,8 +548,7 @@ static void doubts_end(struct commits *commits, dj_status status) {
         struct committing *committing = list_first(&again, struct committing, link);
         list_remove(&committing->link);
         if (status != DJ_OK) {
-            problem_reply_status(commits->api, committing->request, DJ_UNAVAILABLE,
-                                 "the database cannot be reached");
+            unreachable(commits->api, committing->request);
             committing_free(committing);
         } else if (committing->items == NULL) {
             ref_begin(committing);

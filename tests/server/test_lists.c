@@ -1,41 +1,11 @@
 /* What GETs answer: all fields, what a run waits for in words and times, and lists by each filter.
  */
-#include "http.h"
+#include "api.h"
 
 #include <json-c/json.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-static const char *url;
-static PGconn *conn;
-static const char *admin, *reader;
-static struct answer answer;
-static pid_t server;
-
-static int setup(void **state) {
-    (void)state;
-    url = database_new();
-    conn = connect_to(url);
-    record_calls(conn);
-    admin = key_new(conn, "default", "admin,payloads");
-    reader = key_new(conn, "default", "read,payloads");
-    server = server_start(url, /* ready= */ true, NULL);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    assert_int_equal(end_process(server, SIGTERM), 0);
-    free(answer.body);
-    return 0;
-}
-
-static const char *started(const char *key, const char *body) {
-    CALL(201, "POST", "/v1/runs", key, "%s", body);
-    return strdup(answer_field(&answer, "/id"));
-}
 
 /* What the contract with users names, of each GET: a list's path, or an object's, and its fields.
  */
@@ -290,5 +260,5 @@ int main(void) {
         cmocka_unit_test(lists_agree_with_the_view),
         cmocka_unit_test(pages_of_large_lines_end_early),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, api_setup, api_teardown);
 }
