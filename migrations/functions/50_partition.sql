@@ -32,8 +32,10 @@ begin
                                 for values from (%L) to (%L)', part, kept,
                            durable_internal.uuid_v7_floor(week),
                            durable_internal.uuid_v7_floor(week + interval '7 days'));
-            if kept = 'run' then  -- room in each page for its runs' ends: an update in place, no index entry
-                execute format('alter table durable_internal.%I set (fillfactor = 60)', part);
+            -- Room in each page for its runs' ends: an update in place, no index entry. A small run that has ended takes 1.7
+            -- times what it took when it was started; the table is no larger at the end than if pages had been filled.
+            if kept = 'run' then
+                execute format('alter table durable_internal.%I set (fillfactor = 35)', part);
             end if;
             made := made + 1;
         end loop;

@@ -12,7 +12,7 @@ create table run (
     result jsonb,
     fence bigint,
     finished_at timestamptz
-) with (fillfactor = 60); -- an end stays on its page
+) with (fillfactor = 38); -- an end stays on its page
 create table ready (seq bigint primary key, run_id uuid not null);
 create table lease (
     run_id uuid primary key,
