@@ -42,6 +42,9 @@ static void work_completes(const struct work *work) {
     wait_until(conn, 90, "select count(*) = %lld from durable.runs where status = 'completed'",
                work->due);
     assert_int_equal(sql_int(conn, "select max(attempt) from durable.runs"), 1);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.worker where pid = %d",
+                             (int)work->worker),
+                     1); /* it has kept its life, and with it what it had leased */
 }
 
 static void work_end(const struct work *work) {
