@@ -33,7 +33,7 @@ begin
                            durable_internal.uuid_v7_floor(week),
                            durable_internal.uuid_v7_floor(week + interval '7 days'));
             -- Room in each page for its runs' ends: an update in place, no index entry. A small run that has ended takes 1.7
-            -- times what it took when it was started; the table is no larger at the end than if pages had been filled.
+            -- times what it took when it was started. Large ones pay with room: docs/performance.md.
             if kept = 'run' then
                 execute format('alter table durable_internal.%I set (fillfactor = 35)', part);
             end if;

@@ -5,9 +5,8 @@
 #include "common/auto.h"
 #include "common/buf.h"
 #include "common/check.h"
-#include <arpa/inet.h>
+#include "tests/common/loopback.h"
 #include <endian.h>
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -150,22 +149,16 @@ static void *serve(void *context) {
 
 void fake_server_start(struct fake_server *server, const char *in_hot_standby,
                        const enum answer answers[], int answer_count) {
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t size = sizeof address;
+    int port;
     check(answer_count <= FAKE_ANSWERS_MAX);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     server->in_hot_standby = in_hot_standby;
     memcpy(server->answers, answers, (size_t)answer_count * sizeof *answers);
     server->answer_count = answer_count;
-    server->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    check(server->listener >= 0);
-    check(bind(server->listener, (struct sockaddr *)&address, size) == 0);
-    check(listen(server->listener, 1) == 0);
-    check(getsockname(server->listener, (struct sockaddr *)&address, &size) == 0);
+    server->listener = loopback_listen(1, &port);
     (void)snprintf(server->conninfo, sizeof server->conninfo,
                    "host=127.0.0.1 port=%d user=u dbname=d sslmode=disable "
                    "gssencmode=disable",
-                   ntohs(address.sin_port));
+                   port);
     check(sem_init(&server->go_on, 0, 0) == 0);
     check(pthread_create(&server->thread, NULL, serve, server) == 0);
 }

@@ -2,12 +2,11 @@
  * kernel would go on trying, and a handler begin for a run that is long another's, or cancelled.
  * The other side is a socket that reads when the test does. */
 #include "common/http_client.h"
+#include "loopback.h"
 #include "unit.h"
 
-#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,15 +28,8 @@ static int listener, port;
 static int close_before_send = -1; /* a connection of the server's; -1: none */
 
 static int setup(void **state) {
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t length = sizeof address;
     (void)state;
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
-    assert_int_equal(listen(listener, 1), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
-    port = ntohs(address.sin_port);
+    listener = loopback_listen(1, &port);
     return 0;
 }
 

@@ -5,12 +5,11 @@
  * its beats. */
 #include "common/check.h"
 #include "common/http_client.h"
+#include "loopback.h"
 #include "unit.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
-#include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -37,17 +36,11 @@ struct caller {
 
 static int setup(void **state) {
     static struct caller caller;
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t length = sizeof address;
-    caller = (struct caller){ .base = event_base_new(),
-                              .listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
+    int port;
+    caller = (struct caller){ .base = event_base_new(), .listener = loopback_listen(CALLS, &port) };
     *state = &caller;
     assert_ok(http_client_new(caller.base, &caller.client));
-    assert_int_equal(bind(caller.listener, (struct sockaddr *)&address, length), 0);
-    assert_int_equal(listen(caller.listener, CALLS), 0);
-    assert_int_equal(getsockname(caller.listener, (struct sockaddr *)&address, &length), 0);
-    (void)snprintf(caller.url, sizeof caller.url, "https://127.0.0.1:%d/", ntohs(address.sin_port));
+    (void)snprintf(caller.url, sizeof caller.url, "https://127.0.0.1:%d/", port);
     return 0;
 }
 
@@ -166,13 +159,13 @@ static void be_trusted(SSL_CTX *tls) {
 /* curl would say it again on another connection, since the one before was kept. */
 static void what_was_read_with_tls_is_not_said_again(void **state) {
     struct caller *caller = *state;
-    struct server server = { .tls = SSL_CTX_new(TLS_server_method()),
-                             .listener = caller->listener };
+    struct server server = { .listener = caller->listener };
     pthread_t thread;
     if (unshare(CLONE_NEWNS) != 0) {
         assert_int_equal(errno, EPERM); /* who may not change what is trusted */
         skip();
     }
+    server.tls = SSL_CTX_new(TLS_server_method());
     be_trusted(server.tls);
     assert_int_equal(pthread_create(&thread, NULL, serve, &server), 0);
     for (int i = 1; i <= 3; i++) {
