@@ -33,9 +33,10 @@ begin
                            durable_internal.uuid_v7_floor(week),
                            durable_internal.uuid_v7_floor(week + interval '7 days'));
             -- Room in each page for its runs' ends: an update in place, no index entry. A small run that has ended takes 1.7
-            -- times what it took when it was started. Large ones pay with room: docs/performance.md.
+            -- times what it took when it was started. With less room ends leave their page; with more, large payloads take
+            -- pages of their own: docs/performance.md.
             if kept = 'run' then
-                execute format('alter table durable_internal.%I set (fillfactor = 35)', part);
+                execute format('alter table durable_internal.%I set (fillfactor = 42)', part);
             end if;
             made := made + 1;
         end loop;

@@ -265,8 +265,8 @@ static long long updates_in_place(PGconn *conn) {
                    "select sum(n_tup_hot_upd) from pg_stat_user_tables where relname ~ '^run_'");
 }
 
-/* In place: no index hears of an end, of which `run` has several. Seen to fail with pages that
- * starts fill to 60%. */
+/* In place: no index hears of an end, of which `run` has several. Of these, the smallest there are,
+ * 8 in 10. Seen to fail with pages that starts fill to 60%: 5 in 10. */
 static void most_ends_of_small_runs_are_updates_in_place(void **state) {
     PGconn *conn = connect_as_program();
     (void)state;
@@ -280,7 +280,7 @@ static void most_ends_of_small_runs_are_updates_in_place(void **state) {
             worker, worker, no_others);
     }
     long long in_place = updates_in_place(conn) - before;
-    if (in_place < 2700) {
+    if (in_place < 2400) {
         fail_msg("%lld ends of 3000 were updates in place", in_place);
     }
     PQfinish(conn);
