@@ -296,13 +296,19 @@ class Nemesis:
         self.over(fault)
 
     def queue(self, draw):
+        """A queue is paused, and goes on as soon as there is a database again that can be told so."""
         try:
             with self.env.system("nemesis") as conn:
                 fault = self.log("pause", "paused")
                 conn.execute("select durable.pause_queue('paused')")
-            self.wait(draw.uniform(1, 10))
-            with self.env.system("nemesis") as conn:
-                conn.execute("select durable.resume_queue('paused')")
-            self.over(fault)
         except history.psycopg.Error:
-            pass  # the database went away, or is no primary any more; heal() resumes the queue
+            return  # the database went away, or is no primary any more; should it be paused, the next resumes it, or heal()
+        self.wait(draw.uniform(1, 10))
+        while not self.healing.is_set():
+            try:
+                with self.env.system("nemesis") as conn:
+                    conn.execute("select durable.resume_queue('paused')")
+                break
+            except history.psycopg.Error:
+                self.wait(0.5)
+        self.over(fault)

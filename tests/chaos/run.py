@@ -25,7 +25,7 @@ FIGURES = """
 with kill as (select f.id, f.at, f.whom from hc.fault f where f.what = 'kill' and f.whom like 'worker%'),
      lost as (select k.id, k.at, l.run, r.job from kill k join sut.worker w on w.name = k.whom
                 join sut.lease l on l.worker = w.id and l.leased_at < k.at and l.ended_at > k.at
-                join sut.run r on r.id = l.run),
+                join sut.run r on r.id = l.run and r.queue <> 'paused'), -- which nobody may take while it is paused
      again as (select x.job, extract(epoch from min(n.leased_at) - x.at) as s from lost x join sut.lease n
                 on n.run = x.run and n.leased_at > x.at group by x.id, x.job, x.run, x.at)
 select job = 'sink.c', array_agg(s) from again group by 1"""
