@@ -23,10 +23,6 @@ static const char *advice(dj_status status, const char *message) {
     if (status == DJ_UNAVAILABLE && strstr(message, "connection to server") != NULL) {
         return "; DURABLE_DATABASE_URL or --database-url names the database";
     }
-    if (status == DJ_INTERNAL && strstr(message, "durable") != NULL &&
-        strstr(message, "does not exist") != NULL) {
-        return "; `durable migrate` sets the database up, and brings it up to date";
-    }
     return "";
 }
 

@@ -127,16 +127,33 @@ dj_status status_from_sqlstate(const char *sqlstate) {
     return DJ_INTERNAL;
 }
 
+/* PostgreSQL has no such schema, table, column or function. */
+static bool is_missing(const char *sqlstate) {
+    static const char *const missing[] = { "3F000", "42P01", "42703", "42883" };
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+        if (strcmp(sqlstate, missing[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 dj_status dj_fail_result(const PGresult *result) {
     if (result == NULL) {
         return dj_fail(DJ_UNAVAILABLE,
                        "no answer from the database: out of memory or disconnected");
     }
-    dj_status status = status_from_sqlstate(PQresultErrorField(result, PG_DIAG_SQLSTATE));
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    dj_status status = status_from_sqlstate(sqlstate);
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
     if (primary == NULL) {
         return dj_fail(status, "%s", PQresultErrorMessage(result));
+    }
+    if (sqlstate != NULL && is_missing(sqlstate)) { /* its hint is about casts */
+        return dj_fail(status,
+                       "%s; `durable migrate` sets the database up, and brings it up to date",
+                       primary);
     }
     return hint == NULL ? dj_fail(status, "%s", primary) : dj_fail(status, "%s. %s", primary, hint);
 }

@@ -3,8 +3,8 @@
 runs are at work that use everything. Then all runs have to complete, and nothing may be lost or done twice.
 
 Usage: failpoints.py [PROGRAM:NAME:HIT:ACTION…]   as worker:turn.sent:1:kill; a part that is empty stands for all.
-Without arguments: hit 1 of each point, with one of its actions, by DURABLE_SEED (1 unless given); with DURABLE_CHAOS=full, hits 1
-to 5 of each point with each action. FAILPOINT_LOGS: a folder that keeps the logs of what failed; FAILPOINT_RESULTS: a file of
+Without arguments: hit 1 of each point, with one of its actions, by DURABLE_SEED (unless given another one with each commit);
+with DURABLE_CHAOS=full, hits 1 to 5 of each point with each action. FAILPOINT_LOGS: a folder that keeps the logs of what failed; FAILPOINT_RESULTS: a file of
 what came of each case, from which an interrupted run goes on; FAILPOINT_SLOTS: cases side by side (2); FAILPOINT_LIVE_S: in how
 many seconds after the fault all is to be over (30), for a machine that is busy. See docs/reliability.md."""
 import concurrent.futures
@@ -23,11 +23,13 @@ import traceback
 sys.dont_write_bytecode = True
 from cases import BURYING, ENDLESS, FROZEN, TERMINATED, Results, left_in, matrix, named, sample, watched
 from fleet import BUILD, LEASE_S, Fleet
+from harness import TREE
 
 SLOTS = int(os.environ.get("FAILPOINT_SLOTS", "2"))
 CASES_A_FLEET = 40  # then a new one: to look for a case's runs among those of many others takes time
 POLL_S = 0.05
 LIVE_S = int(os.environ.get("FAILPOINT_LIVE_S", "30"))  # within which all completes, from the fault on
+WAKE_S = 0.1  # in which a process that goes on says what it was about to say
 PATIENCE_S = 3  # for a hit that has not come when all is over
 TRIES = 5  # for a hit that comes by chance
 STEPS = {"everything": 9, "plain": 5, "commits": 5, "answers": 5, "kid": 1}
@@ -70,8 +72,9 @@ def of_case(tag):
     return f"from durable_internal.run r join durable_internal.lane l on l.id = r.lane_id where r.payload ->> 'case' = '{tag}'"
 
 
-def check(fleet, case, tag, load, zombie):
-    """What is wrong with the runs of a case that are all over; and how many steps a process that stood still called too late."""
+def check(fleet, case, tag, load, zombie, woken_at):
+    """What is wrong with the runs of a case that are all over; and how many steps and requests a process that stood still was too late
+    with."""
     wrong = []
     rows = fleet.rows(f"select r.id::text, l.job, r.status, (select count(*) from durable_internal.step s where s.run_id = r.id), "
                       f"r.error {of_case(tag)}")
@@ -95,29 +98,35 @@ def check(fleet, case, tag, load, zombie):
                       f"t.position = s.position + 1 and t.fence < s.fence where s.run_id in (select r.id {of_case(tag)})")
     if back:
         wrong.append(f"the fence went back: {back}")
-    late, of_zombie = called_after_commit(fleet, tag, zombie)
-    # Whoever stands between the last look at the clock and the call makes that call: one thread, where the case stops it there.
-    allowed = 1 if case.name == "step.before" else 0
-    wrong += late + (of_zombie if len(of_zombie) > allowed else [])
+    of_zombie, of_requests, late = called_after_commit(fleet, tag, zombie, woken_at)
+    # Whoever stands between the last look at the clock and the call makes that call: one thread, where the case stops it there. And
+    # the loop, wherever another thread stops it: one request, which may be of several steps.
+    if len(of_zombie) > (1 if case.name == "step.before" else 0):
+        late += of_zombie
+    if len({run for run, _, _ in of_requests}) > 1:
+        late += of_requests
+    wrong += [f"step {step} of run {run} was called {after:.3f} s after its commit" for run, step, after in late]
     promises = subprocess.run([BUILD / "tests/failpoints/invariants", fleet.url], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
     if promises.returncode != 0:
         wrong.append(next((line for line in promises.stdout.splitlines() if "times it is not so" in line), promises.stdout))
-    return wrong, len(of_zombie)
+    return wrong, len(of_zombie) + len({run for run, _, _ in of_requests})
 
 
-def called_after_commit(fleet, tag, zombie):
-    """Calls of steps that were committed: of others, and of the process `zombie`."""
+def called_after_commit(fleet, tag, zombie, woken_at):
+    """Calls of steps that were committed, as (run, step, seconds after the commit): of the process `zombie`; of handlers over HTTP, which
+    are in this process, at the moment when it went on; and others."""
     committed = {(run, name): float(at) for run, name, at in fleet.rows(
         f"select s.run_id::text, s.name, extract(epoch from s.committed_at) from durable_internal.step s "
         f"where s.run_id in (select r.id {of_case(tag)})")}
-    late, of_zombie = [], []
+    of_zombie, of_requests, others = [], [], []
     for line in fleet.effects.read_text().splitlines():
         run, step, pid, at = line.split(" ")
         if float(at) > committed.get((run, step), float("inf")):
-            (of_zombie if int(pid) == zombie else late).append(
-                f"step {step} of run {run} was called {float(at) - committed[run, step]:.3f} s after its commit")
-    return late, of_zombie
+            woken = woken_at is not None and int(pid) == os.getpid() and 0 <= float(at) - woken_at < WAKE_S
+            group = of_zombie if int(pid) == zombie else of_requests if woken else others
+            group.append((run, step, float(at) - committed[run, step]))
+    return of_zombie, of_requests, others
 
 
 class Director:
@@ -125,7 +134,7 @@ class Director:
 
     def __init__(self, fleet, case, tag):
         self.fleet, self.case, self.tag, self.wrong = fleet, case, tag, []
-        self.fired_at = self.go_on_at = self.frozen = None
+        self.fired_at = self.go_on_at = self.woken_at = self.frozen = None
         self.zombie_calls, self.rest_s = 0, None
 
     def prepare(self):
@@ -190,8 +199,8 @@ class Director:
                 if case.program != "server":  # it has the port
                     self.fleet.spawn(case.program)
         if self.go_on_at is not None and now > self.go_on_at:
+            self.go_on_at, self.woken_at = None, time.time()
             self.victim.signal(signal.SIGCONT)
-            self.go_on_at = None
         if self.victim.child.poll() is not None and self.victim in self.fleet.processes:
             status = self.victim.child.returncode
             if not (self.victim.told and status == 0) and not (status == -signal.SIGKILL and case.action == "kill") \
@@ -225,7 +234,7 @@ class Director:
         stopped = self.frozen or (self.victim if self.case.action == "stop" else None)
         zombie = stopped.child.pid if stopped else None
         self.wrong += self.load.close()
-        wrong, self.zombie_calls = check(self.fleet, self.case, self.tag, self.load, zombie)
+        wrong, self.zombie_calls = check(self.fleet, self.case, self.tag, self.load, zombie, self.woken_at)
         self.wrong += wrong + self.fleet.refused
         spare = [process for process in self.fleet.processes
                  if process in (self.victim, self.frozen) or process.told]
@@ -333,13 +342,21 @@ def run_cases(chosen, results):
             slot.join()
 
 
+def seed_of_commit():
+    """Each push tries other actions; 1 where there is no repository."""
+    said = subprocess.run(["git", "-C", TREE, "rev-parse", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          check=False)
+    return int(said.stdout[:8] or "1", 16)
+
+
 def choose(arguments, results):
     """The cases of this run."""
-    seed = int(os.environ.get("DURABLE_SEED", 1))
     if arguments:
         return named(arguments)
-    print(f"seed {seed}", flush=True)
-    if os.environ.get("DURABLE_CHAOS") != "full":
+    full = os.environ.get("DURABLE_CHAOS") == "full"
+    seed = int(os.environ.get("DURABLE_SEED") or (1 if full else seed_of_commit()))
+    print(f"DURABLE_SEED={seed}", flush=True)
+    if not full:
         return sample(seed)
     undisturbed = watched()
     run_cases(undisturbed, results)

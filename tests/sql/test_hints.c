@@ -153,21 +153,23 @@ static void a_session_misses_a_worker_that_is_gone(void **state) {
 
 /* The flags are down when the start and the event come, as if their notification had been lost. */
 static void a_lost_hint_costs_half_a_second(void **state) {
+    static const char nobody_is_idle[] = "select setval('durable_internal.worker_idle', 1), "
+                                         "setval('durable_internal.scheduler_idle', 1)";
     (void)state;
     pid_t scheduler = spawn_scheduler(cluster.url);
     pid_t worker = spawn(cluster.url, NULL, "durable-worker", "--lease-ttl", "2s", NULL);
     wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)", (int)worker);
     sleep_ms(1000);
-    for (int i = 0; i < 3; i++) {
-        flag("worker_idle", 1);
-        flag("scheduler_idle", 1);
-        (void)heard();
+    for (int i = 0; i < 3; i++) { /* in the same statement: who is idle says so again */
         char id[64];
-        (void)snprintf(id, sizeof id, "%s", sql_text(conn, "select durable.start('waits')"));
+        (void)snprintf(id, sizeof id, "%s",
+                       sql_text(conn,
+                                "with l as materialized (%s) select durable.start('waits') "
+                                "from l",
+                                nobody_is_idle));
         wait_until(conn, 2, "select status = 'waiting' from durable.runs where id = '%s'", id);
-        flag("worker_idle", 1);
-        flag("scheduler_idle", 1);
-        sql(conn, "select durable.send_event('go')");
+        sql(conn, "with l as materialized (%s) select durable.send_event('go') from l",
+            nobody_is_idle);
         wait_until(conn, 2, "select status = 'completed' from durable.runs where id = '%s'", id);
     }
     assert_int_equal(end_process(worker, SIGTERM), 0);

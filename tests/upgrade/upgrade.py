@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Two versions at once: programs of the version before on the schema of today, an upgrade while runs are in every state, and a
-fleet of both with kills. The programs of the version before are built first, and kept in build/.
+"""Two versions at once: programs of the version before on the schema of today, programs of today on the schema of before, an
+upgrade while runs are in every state, and a fleet of both with kills. The programs of the version before are built first, and kept in build/.
 
 Usage: upgrade.py [COMMIT]     in the environment that scripts/test makes (`scripts/test upgrade`; DURABLE_UPGRADE_FROM names
 the commit); its last line is `N passed, M failed`. ROLLING_S: seconds of kills, 60."""
@@ -104,13 +104,33 @@ def an_upgrade_finds_runs_in_every_state(fleet):
     fleet.drain()
 
 
-def half_and_half_with_kills(fleet):
-    fleet.open("new")
+def new_programs_disturb_nobody_on_an_older_schema(fleet):
+    """Somebody forgot to migrate first. A new program works there or says what is to be done, again and again; the old ones go on,
+    and whatever the new ones take ends well too. Once the schema is migrated the new ones go on by themselves."""
+    fleet.open("old")
     for version in ("old", "new"):
         for program in PROGRAMS:
             fleet.spawn(version, program)
         fleet.spawn(version, "worker", 2)
-    end = time.monotonic() + float(os.environ.get("ROLLING_S", "60"))
+    kills = load_and_kills(fleet, 20)
+    fleet.check(INVARIANTS, seconds=90)
+    outside = [name for name, program in fleet.programs.items() if "`durable migrate`" in program.words()]
+    assert outside and all(name.startswith("new") for name in outside), outside
+    print(f"    {kills} kills, {len(fleet.runs)} runs; without a part in it: {', '.join(outside)}", flush=True)
+    command(fleet.versions["new"]["cli"], "migrate", "--database-url", fleet.url)
+    for name in [name for name in fleet.programs if name.startswith("old")]:
+        fleet.programs.pop(name).drain()
+        fleet.servers.pop(name, None)
+    for kind in KINDS:
+        fleet.start(kind, "http")
+    fleet.send_all()
+    fleet.check(INVARIANTS)
+    fleet.drain()
+
+
+def load_and_kills(fleet, seconds):
+    """Runs of all kinds, and every 2 s one of the programs is killed and started again. How many were."""
+    end = time.monotonic() + seconds
     victims, kills, killed = [name for name in fleet.programs if name != "endpoint"], 0, 0.0
     while time.monotonic() < end:
         for kind in WITHOUT_LUCK:
@@ -121,6 +141,16 @@ def half_and_half_with_kills(fleet):
             victim.kill()
             victim.start()
             kills, killed = kills + 1, time.monotonic()
+    return kills
+
+
+def half_and_half_with_kills(fleet):
+    fleet.open("new")
+    for version in ("old", "new"):
+        for program in PROGRAMS:
+            fleet.spawn(version, program)
+        fleet.spawn(version, "worker", 2)
+    kills = load_and_kills(fleet, float(os.environ.get("ROLLING_S", "60")))
     fleet.check(INVARIANTS, seconds=90)
     shares = fleet.conn.execute("select count(distinct worker_id), count(*) from durable.attempts").fetchone()
     print(f"    {kills} kills, {len(fleet.runs)} runs, {shares[1]} attempts of {shares[0]} workers", flush=True)
@@ -138,6 +168,7 @@ def main(arguments):
     for name, why in missed:
         print(f"    {name}: {why}")
     for test, template in ((old_programs_work_on_the_new_schema, "durable_template"),
+                           (new_programs_disturb_nobody_on_an_older_schema, "template0"),
                            (an_upgrade_finds_runs_in_every_state, "template0"), (half_and_half_with_kills, "durable_template")):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="durable-upgrade."))
         fleet, began = None, time.monotonic()

@@ -170,9 +170,9 @@ static void a_database_clock_that_steps_forward_doubles_nothing(void **state) {
 }
 
 /* What was due in a moment is due in an hour and a moment, and so is the end of a dead worker's
- * leases; what begins now goes on as ever. */
+ * leases; what begins now goes on as ever, and who has beaten since and dies is missed as ever. */
 static void a_database_clock_that_steps_back_delays_what_was_due_and_nothing_else(void **state) {
-    char id[64];
+    char id[64], other[64];
     (void)state;
     under_postgres->wall_s = 3600;
     pid_t victim = spawn_fast("3s");
@@ -185,6 +185,13 @@ static void a_database_clock_that_steps_back_delays_what_was_due_and_nothing_els
               "array[50]))");
     under_postgres->wall_s = 0;
     sql(conn, "select durable.start_many('sleeps', array_fill('{}'::jsonb, array[20]))");
+    wait_until(conn, 20, "select beat_at < clock_timestamp() from durable.workers where pid = %d",
+               (int)worker);
+    (void)snprintf(other, sizeof other, "%s",
+                   sql_text(conn, "select durable.start('ponders', '{\"ms\": 3000}')"));
+    wait_until(conn, 20, "select exists (select from durable.steps where run_id = '%s')", other);
+    assert_int_equal(end_process(worker, SIGKILL), -SIGKILL);
+    worker = spawn_fast("3s");
     wait_until(conn, 60, "select count(*) = 1 from durable.runs where finished_at is null");
     assert_string_equal(sql_text(conn, "select status from durable.runs where id = '%s'", id),
                         "running");
