@@ -121,6 +121,39 @@ dj_status db_session_set(PGconn *conn, const char *settings) {
     return PQresultStatus(set) == PGRES_COMMAND_OK ? DJ_OK : dj_fail_result(set);
 }
 
+MUST_CHECK static dj_status ask_pid(PGconn *conn, const char *query, int *ret_pid) {
+    AUTO(pgresult) PGresult *pid = PQexec(conn, query);
+    if (PQresultStatus(pid) != PGRES_TUPLES_OK) {
+        return dj_fail_result(pid);
+    }
+    *ret_pid = (int)strtol(PQgetvalue(pid, 0, 0), NULL, 10);
+    return DJ_OK;
+}
+
+/* A pooler's clients have process ids of its own making. If sessions are given out by the
+ * transaction, ours is free now: another connection's transaction may get it, and while it has it
+ * ours gets another. */
+dj_status db_conn_check_session(PGconn *conn, const char *conninfo) {
+    int before, held, after;
+    DJ_TRY(ask_pid(conn, "select pg_backend_pid()", &before));
+    if (before == PQbackendPID(conn)) {
+        return DJ_OK;
+    }
+    PGconn *other = NULL;
+    DJ_TRY(db_conn_open(conninfo, "durable", &other));
+    dj_status status = ask_pid(other, "begin; select pg_backend_pid()", &held);
+    status = status == DJ_OK ? ask_pid(conn, "select pg_backend_pid()", &after) : status;
+    db_conn_close(other);
+    DJ_TRY(status);
+    if (held == before || after != before) {
+        return dj_fail(DJ_NOT_ALLOWED,
+                       "a pooler gives this connection another session for each transaction "
+                       "(pool_mode=transaction of PgBouncer); connect to PostgreSQL itself, or to "
+                       "a pool with pool_mode=session");
+    }
+    return DJ_OK;
+}
+
 dj_status db_session_open(const char *conninfo, const char *application_name, PGconn **ret_conn) {
     PGconn *conn = NULL;
     DJ_TRY(db_conn_open(conninfo, application_name, &conn));

@@ -27,6 +27,11 @@ MUST_CHECK dj_status db_session_set(PGconn *conn, const char *settings);
 MUST_CHECK dj_status db_session_open(const char *conninfo, const char *application_name,
                                      PGconn **ret_conn);
 
+/** Whether all transactions on `conn` have one session, which what LISTENs, prepares statements or
+ * holds a lock from one to the next needs. DJ_NOT_ALLOWED: a pooler in between gives it whichever
+ * is free. Through any pooler it asks for a second connection, for as long as this takes. */
+MUST_CHECK dj_status db_conn_check_session(PGconn *conn, const char *conninfo);
+
 /** True once after a commit on `conn` that the server made without waiting for
  * its synchronous standby (somebody cancelled the wait): it may be lost in a
  * failover, so it must not be acknowledged. db_exec asks by itself; who sends a

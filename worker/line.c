@@ -80,6 +80,9 @@ static dj_status connect_session(struct db_connect *base) {
                                                         &CALL_CLAIM_TURN, &CALL_RECONCILE };
     DJ_TRY(db_conn_open(attempt->worker->conninfo, "durable-worker", &base->conn));
     FAILPOINT_SOCKET("connect.opened", PQsocket(base->conn));
+    if (attempt->line == NULL) { /* the first of all */
+        DJ_TRY(db_conn_check_session(base->conn, attempt->worker->conninfo));
+    }
     DJ_TRY(db_session_set(base->conn, "set lock_timeout = '5s'; set statement_timeout = '30s'; "
                                       "set idle_in_transaction_session_timeout = '10s'"));
     if (attempt->register_worker) {

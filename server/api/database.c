@@ -87,6 +87,7 @@ static dj_status connect_session(struct db_connect *base) {
     };
     DJ_TRY(db_conn_open(attempt->line->database->conninfo, "durable-server", &base->conn));
     FAILPOINT_SOCKET("database.opened", PQsocket(base->conn));
+    DJ_TRY(db_conn_check_session(base->conn, attempt->line->database->conninfo));
     DJ_TRY(db_session_set(base->conn,
                           "set lock_timeout = '1s'; set statement_timeout = '30s'; set jit = off; "
                           "set idle_in_transaction_session_timeout = '10s'"));

@@ -101,6 +101,7 @@ static dj_status beat(struct scheduler *scheduler, bool *ret_active) {
 static dj_status scheduler_open(struct scheduler *scheduler, const char *conninfo) {
     DJ_TRY(db_conn_open(conninfo, "durable-scheduler", &scheduler->conn));
     FAILPOINT_SOCKET("scheduler.connected", PQsocket(scheduler->conn));
+    DJ_TRY(db_conn_check_session(scheduler->conn, conninfo));
     DJ_TRY(db_session_set(scheduler->conn,
                           "set lock_timeout = '2s'; set statement_timeout = '60s'; "
                           "listen durable_due"));
