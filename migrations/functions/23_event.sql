@@ -161,7 +161,7 @@ declare
     chosen bigint;
     met int := 0;
     looked int := 0;
-    held int := 0;
+    held bigint[] := '{}';
     runs uuid[] := '{}'::uuid[];
     given record;
 begin
@@ -219,10 +219,7 @@ begin
          where ctid = any (array(select t.ctid from durable_internal.wait t where t.wait_id = w.wait_id
                                     for update skip locked));
         if not found then  -- gone just now; or held, by an open cancel: looked at again later
-            insert into durable_internal.event_inbox (seq, wait_id)
-            select w.wait_id, w.wait_id
-             where exists (select from durable_internal.wait where wait_id = w.wait_id);
-            held := held + found::int;
+            held := held || array(select t.wait_id from durable_internal.wait t where t.wait_id = w.wait_id);
             continue;
         end if;
         perform durable_internal.drop_others(w);
@@ -271,10 +268,18 @@ begin
     if cardinality(runs) > 0 then
         delete from durable_internal.timer t where t.run_id = any (runs) and t.kind = 'wait_timeout';
     end if;
+    if cardinality(held) > 0 then
+        -- Behind all others, as their events: as many as we look at would else be what we look at each time. A wait whose
+        -- event goes back is found by that; a row of its own would be one more each time.
+        insert into durable_internal.event_inbox (seq, wait_id)
+        select nextval('durable_internal.order_seq'), h.wait_id
+          from unnest(held) as h (wait_id)
+         where looked < match_events.most or exists (select from unnest(inbox) as i where i.wait_id = h.wait_id);
+    end if;
     if looked >= match_events.most then
         -- An event that had as many waits as we look at may have more, whatever became of these.
         insert into durable_internal.event_inbox (seq, event_seq)
-        select i.seq, i.event_seq
+        select case when cardinality(held) > 0 then nextval('durable_internal.order_seq') else i.seq end, i.event_seq
           from unnest(inbox) as i
           join durable_internal.event e on e.seq = i.event_seq
          where exists (select from durable_internal.wait w
@@ -287,7 +292,7 @@ begin
     if met > 0 then
         perform durable_internal.wake_workers();
     end if;
-    return greatest(cardinality(inbox) + met - held, 0);
+    return greatest(cardinality(inbox) + met - cardinality(held), 0);
 end
 $$;
 

@@ -251,6 +251,35 @@ static void held_waits_that_fill_a_look_cost_the_others_no_event(void **state) {
     PQfinish(holder);
 }
 
+static void held_waits_that_fill_a_look_are_not_looked_at_each_time(void **state) {
+    PGconn *holder = connect_to(url);
+    (void)state;
+    sql(conn, "select durable.start_many('by-hand', array_fill('{}'::jsonb, array[3]))");
+    claim(conn, 3);
+    sql(conn, BEGIN_WAITS("'own ' || (select count(*) from c as o where o.run_id <= c.run_id)"),
+        worker);
+    match_all();
+    sql(holder, "begin");
+    sql(holder, "select durable.cancel(run_id) from durable_internal.wait "
+                "where correlation_key <> 'own 3'");
+    for (int i = 1; i <= 3; i++) {
+        sql(conn, "select durable.send_event('go', '{}', 'own %d')", i);
+    }
+    for (int i = 0; i < 10; i++) {
+        (void)sql_int(conn, "select durable_internal.match_events(2)");
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait "
+                                   "where correlation_key = 'own 3'"),
+                     0);
+    /* What waits for the holder's end becomes no more, however often it is looked at. */
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.event_inbox"), 2);
+    sql(holder, "rollback");
+    match_all();
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.wait"), 0);
+    assert_int_equal(sql_int(conn, "select count(*) from durable_internal.event_inbox"), 0);
+    PQfinish(holder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_event_before_the_wait_is_taken_by_runs_that_existed),
@@ -261,6 +290,7 @@ int main(void) {
         cmocka_unit_test(a_held_wait_delays_nobody_else),
         cmocka_unit_test(an_event_of_a_wait_any_reaches_more_runs_than_a_matcher_looks_at),
         cmocka_unit_test(held_waits_that_fill_a_look_cost_the_others_no_event),
+        cmocka_unit_test(held_waits_that_fill_a_look_are_not_looked_at_each_time),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);
 }

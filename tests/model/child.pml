@@ -116,13 +116,21 @@ proctype canceller() {
 }
 
 #define ALIVE(r) (run_[r].is && !ended[r].is)
+#define ALL_ENDED (!(cancelled[PARENT] && ALIVE(CHILD)) && !(cancelled[CHILD] && ALIVE(GRANDCHILD)))
 proctype watch() {
-    timeout -> assert(!(cancelled[PARENT] && ALIVE(CHILD)) && !(cancelled[CHILD] && ALIVE(GRANDCHILD)))
+    timeout -> assert(ALL_ENDED)
 }
+
+#ifdef LIVE
+ltl ends { <> [] ALL_ENDED }
+#endif
 
 init {
     atomic {
         run_[PARENT].is = true; lease[PARENT].is = true;
-        run starter(PARENT); run starter(CHILD); run canceller(); run watch()
+        run starter(PARENT); run starter(CHILD); run canceller();
+#ifndef LIVE
+        run watch()
+#endif
     }
 }

@@ -2,7 +2,8 @@
  *
  * What must hold: no wake-up is lost (when nothing can move any more, no run waits for an event that it could take); a run
  * takes an event once, and of the runs that are younger than an event one at most; a wait ends once; an old timer ends
- * no later wait.
+ * no later wait. With LIVE: no run waits for ever for an event that it could take, whoever goes round in circles, if each
+ * process that can go on does so some time; with OPEN not even while a user's transaction holds another run for ever.
  *
  * A matcher looks at one inbox row and one wait at a time (`most` = 1), so that what lies beyond the limit is looked at as
  * well. Which of several it takes is left open: that covers every order. Event X is the first of every wait's names;
@@ -29,6 +30,18 @@
 #define Y_EVENTS 0 /* so many of the events have the name Y */
 #endif
 
+#ifndef OPEN
+#define OPEN 0
+#endif
+#ifndef MOST
+#define MOST 1 /* 2: a matcher that looks at more than there is; for one run only */
+#endif
+
+/* With LIVE the inbox has its order: whose turn comes is not luck. FIFO alone: the same, looked at for safety. */
+#ifdef LIVE
+#define FIFO
+#endif
+
 #define TIMER 3 /* matchers are transactions 1 and 2 */
 #define CANCELLER 4
 #define NOBODY 9
@@ -43,12 +56,41 @@ row wait_inbox[RUNS * WAITS];
 row delivery[EVENTS * RUNS];
 byte matching; /* the matchers' lock */
 byte cursor;
+#ifdef FIFO
+byte inbox[EVENTS + RUNS * WAITS], inboxed; /* an event's row, or EVENTS + a wait's */
+#endif
 
 byte younger[EVENTS], ends[RUNS * WAITS];
 
+#ifdef FIFO
+#define BEHIND(x) inbox[inboxed] = x; inboxed++
+#else
+#define BEHIND(x) skip
+#endif
+/* With the number that it had it is the first again. */
+inline back(x, behind) {
+#ifdef FIFO
+    if
+#ifndef OLDNUMBER
+    :: behind -> BEHIND(x)
+#endif
+    :: else ->
+        n = inboxed;
+        do
+        :: n > 0 -> inbox[n] = inbox[n - 1]; n--
+        :: else -> break
+        od;
+        inbox[0] = x; inboxed++
+    fi
+#else
+    skip
+#endif
+}
+
 #define IS_Y(e) (e < Y_EVENTS)
 #define FITS(e, r, tx) (SEES(event[e], tx) && \
-    (event_seq[e] < run_seq[r] -> !SEES(received[e], tx) : !SEES(delivery[(e) * RUNS + r], tx)))
+    ((event_seq[e] < run_seq[r] && !SEES(received[e], tx)) || \
+     (event_seq[e] >= run_seq[r] && !SEES(delivery[(e) * RUNS + r], tx))))
 /* The candidates' condition, which is a little weaker. */
 #define MAY_FIT(e, r, tx) (SEES(wait[r], tx) && (run_seq[r] < event_seq[e] || !SEES(received[e], tx)) && \
     !SEES(delivery[(e) * RUNS + r], tx))
@@ -106,7 +148,7 @@ proctype sender(byte e) {
         :: else
         fi;
 #else
-        event_inbox[e].is = true
+        event_inbox[e].is = true; BEHIND(e)
 #endif
     }
 }
@@ -127,7 +169,7 @@ proctype run_(byte r) {
         d_step { /* begin_wait: wait, event_inbox, timer; COMMIT */
             wait[r].is = true;
 #ifndef INLINE
-            wait_inbox[r * WAITS + nth[r]].is = true;
+            wait_inbox[r * WAITS + nth[r]].is = true; BEHIND(EVENTS + r * WAITS + nth[r]);
 #endif
             if
             :: TIMEOUTS > 0 -> timer[r].is = true; timer_of[r] = nth[r]
@@ -162,8 +204,30 @@ inline take_event(e) {
 inline take_wait(w) {
     d_step { WAIT_INBOX(w) -> DROP(wait_inbox[w], me); of_wait = w }
 }
+#ifdef FIFO
+inline take_first() {
+    d_step { inboxed > 0 ->
+        w = inbox[0]; inboxed--; n = 0;
+        do
+        :: n < inboxed -> inbox[n] = inbox[n + 1]; n++
+        :: else -> break
+        od;
+        inbox[n] = 0; n = 0;
+        if
+        :: w < EVENTS -> of_event = w; DROP(event_inbox[of_event], me)
+        :: else -> of_wait = w - EVENTS; DROP(wait_inbox[of_wait], me)
+        fi;
+        w = NOBODY
+    }
+}
+/* An event has fewer held waits than a matcher looks at: so one that is free is among them. */
+#define IN_SIGHT(r) (wait[r].by == 0 || !(MAY_FIT(of_event, 0, me) && wait[0].by == 0) && \
+    !(MAY_FIT(of_event, RUNS - 1, me) && wait[RUNS - 1].by == 0))
+#else
+#define IN_SIGHT(r) true
+#endif
 inline candidate_of_event(r) {
-    atomic { of_event != NOBODY && MAY_FIT(of_event, r, me) -> w = r; which = nth[r] }
+    atomic { of_event != NOBODY && MAY_FIT(of_event, r, me) && IN_SIGHT(r) -> w = r; which = nth[r] }
 }
 #define NO_CANDIDATE (of_event != NOBODY && !MAY_FIT(of_event, 0, me) && (RUNS == 1 || !MAY_FIT(of_event, RUNS - 1, me)))
 
@@ -186,12 +250,16 @@ end:
             matching = me; w = NOBODY; which = 0; chosen = NOBODY; of_event = NOBODY; of_wait = NOBODY; held = false
         };
         if /* match_events: next, taken; for update skip locked */
+#ifdef FIFO
+        :: take_first()
+#else
         :: take_event(0)
         :: take_event(EVENTS - 1)
         :: take_wait(0)
         :: take_wait(WAITS - 1)
         :: take_wait(RUNS * WAITS - WAITS)
         :: take_wait(RUNS * WAITS - 1)
+#endif
 #ifdef NOLOCK
         :: else /* the other one has it */
 #endif
@@ -248,20 +316,22 @@ end:
             fi;
 #ifndef NOPUTBACK
             if
-            :: held -> PUT(wait_inbox[w * WAITS + which], me)
+            :: held && (of_wait != NOBODY || MOST > 1) -> /* else the event goes back, and finds it itself */
+                PUT(wait_inbox[w * WAITS + which], me); back(EVENTS + w * WAITS + which, true)
             :: else
             fi;
 #endif
             if
+            :: MOST > 1
 #ifdef METONLY
-            :: of_event != NOBODY && w != NOBODY && chosen != NOBODY &&
+            :: MOST == 1 && of_event != NOBODY && w != NOBODY && chosen != NOBODY &&
 #else
-            :: of_event != NOBODY && w != NOBODY &&
+            :: MOST == 1 && of_event != NOBODY && w != NOBODY &&
 #endif
 #ifdef FIRSTNAMEONLY
                !IS_Y(of_event) &&
 #endif
-               (SEES(wait[0], me) || SEES(wait[RUNS - 1], me)) -> PUT(event_inbox[of_event], me)
+               (SEES(wait[0], me) || SEES(wait[RUNS - 1], me)) -> PUT(event_inbox[of_event], me); back(of_event, held)
             :: else
             fi;
             keep_all(me);
@@ -324,15 +394,23 @@ proctype canceller() {
     if
     :: d_step { true -> if :: timer[0].is && timer[0].by == 0 -> DROP(timer[0], CANCELLER) :: else fi; keep_all(CANCELLER) }
     :: d_step { true -> wait[0].by = 0; wait[0].will = false }
+    :: OPEN -> /* it stays open for ever */
+end_open:
+        false
     fi;
 over:
     skip
 }
 
-#define LOST(e, r) (wait[r].is && FITS(e, r, ANYBODY))
+#define LOST(e, r) (wait[r].is && (!OPEN || wait[r].by == 0) && FITS(e, r, ANYBODY))
+#define NOTHING_LOST (!LOST(0, 0) && !LOST(0, RUNS - 1) && !LOST(EVENTS - 1, 0) && !LOST(EVENTS - 1, RUNS - 1))
 proctype watch() {
-    timeout -> assert(!LOST(0, 0) && !LOST(0, RUNS - 1) && !LOST(EVENTS - 1, 0) && !LOST(EVENTS - 1, RUNS - 1))
+    timeout -> assert(NOTHING_LOST)
 }
+
+#ifdef LIVE
+ltl matched { <> [] NOTHING_LOST }
+#endif
 
 init {
     atomic {
@@ -350,7 +428,9 @@ init {
 #ifndef INLINE
         run matcher(1); run matcher(2);
 #endif
+#ifndef LIVE
         run watch();
+#endif
         if :: TIMEOUTS > 0 -> run promoter() :: else fi;
         if :: CANCELS > 0 -> run canceller() :: else fi
     }

@@ -2,7 +2,9 @@
  * PostgreSQL that forget claims.
  *
  * What must hold: the step is committed once, and under the lease in whose name it was done; a run is in one place; a
- * step that was acknowledged stays; a worker is declared dead only while it is silent; every run ends.
+ * step that was acknowledged stays; a worker is declared dead only while it is silent; every run ends: when nothing can move
+ * any more it has ended (watch), and with LIVE it does end, whoever goes round in circles, if each process that can go on
+ * does so some time (ends).
  *
  * A worker that stops for any time and wakes as a zombie needs no line here: programs go at any speed. What does need
  * one is that it stops in the middle of a batch, with locks held (FREEZES).
@@ -28,6 +30,14 @@
 #define CANCELS 1
 #endif
 
+/* With LIVE beats go on for ever, so that nothing is ever at rest. BEATS alone: the same world, looked at for safety. */
+#ifdef LIVE
+#define BEATS
+#endif
+
+#ifndef WORKERS
+#define WORKERS 2
+#endif
 #ifndef SLOTS
 #define SLOTS 1
 #endif
@@ -65,6 +75,12 @@ byte fence[4], grant[4];
 bool broken[2], frozen[2];
 bool unsure[2]; /* a connection was lost: reconcile before the next claim */
 byte item; /* within a block only */
+#ifdef NOTSAIDAGAIN
+bool told[4]; /* it was told `busy`, and that is the end of it */
+#define SAYS(h) (held[h] && !told[h])
+#else
+#define SAYS(h) held[h]
+#endif
 
 /* What is only watched. */
 byte grants, step_commits;
@@ -116,6 +132,9 @@ inline unlock(s) {
     fi
 }
 inline forget(h) {
+#ifdef NOTSAIDAGAIN
+    told[h] = false;
+#endif
     held[h] = false; fence[h] = 0; grant[h] = 0; stage[h] = false; lost_of[h] = false
 }
 /* A session has done its task. Its client reads the answer in the same moment: one that reads it later, or never, is one
@@ -131,7 +150,13 @@ inline finish(s, what) {
     :: !gone[s] && what == good && task[s] == claim -> /* take_claimed */
         item = 2 * ((s - 1) / 2);
         item = (held[item] -> item + 1 : item);
+#ifdef GIVEBACK
+        unsure[(s - 1) / 2] = true; /* it asks what it has, and is not told apart from what it does not know of */
+#endif
         held[item] = true; fence[item] = fence_of[s]; grant[item] = grant_of[s]; stage[item] = step.is
+#ifdef NOTSAIDAGAIN
+    :: !gone[s] && what == busy && task[s] != reconcile -> told[item_of[s]] = true
+#endif
     :: !gone[s] && what == good && (task[s] == step_turn || task[s] == step_tx) -> stage[item_of[s]] = true; acknowledged = true
     :: !gone[s] && ((what == good && task[s] == done) || what == lost) -> forget(item_of[s])
     :: !gone[s] && task[s] == reconcile && (what == good || what == busy) -> /* reconcile_done, read_lost */
@@ -310,10 +335,17 @@ end:
             atomic { /* reconcile: the loop; for update skip locked, then delete, then make_ready */
                 hand = ((me - 1) / 2) * 2;
                 if
+#ifdef GIVEBACK
+                :: lease.is && lease_worker == id_of[me] ->
+#else
                 :: lease.is && lease_worker == id_of[me] &&
                    !(held[hand] && fence[hand] == lease_fence) && !(held[hand + 1] && fence[hand + 1] == lease_fence) ->
+#endif
                     if
                     :: lease.by == 0 -> DROP(lease, me); PUT(ready, me)
+#ifdef GIVEBACK
+                        ; fence_seq--; grants-- /* so that it comes round to where it was */
+#endif
                     :: else -> skip; /* somebody holds it */
 #ifndef FORGETHELD
                         mine = true
@@ -385,11 +417,11 @@ end:
         break
     :: d_step { CAN_ASK(p) && RECONCILES(p) -> ask(p, reconcile) } /* reconcile_send */
     :: d_step { CAN_ASK(p) && MAY_CLAIM(p) && ready.is && ready.by == 0 && HAS_ROOM(p) -> ask(p, claim) }
-    :: d_step { CAN_ASK(p) && held[2 * p] && !stage[2 * p] -> ask_commit(p, 2 * p, step_turn) }
-    :: d_step { CAN_ASK(p) && held[2 * p] && !stage[2 * p] && p == 0 -> ask_commit(p, 2 * p, step_tx) }
-    :: d_step { CAN_ASK(p) && held[2 * p] && stage[2 * p] -> ask_commit(p, 2 * p, done) }
-    :: d_step { CAN_ASK(p) && held[2 * p + 1] && !stage[2 * p + 1] -> ask_commit(p, 2 * p + 1, step_turn) }
-    :: d_step { CAN_ASK(p) && held[2 * p + 1] && stage[2 * p + 1] -> ask_commit(p, 2 * p + 1, done) }
+    :: d_step { CAN_ASK(p) && SAYS(2 * p) && !stage[2 * p] -> ask_commit(p, 2 * p, step_turn) }
+    :: d_step { CAN_ASK(p) && SAYS(2 * p) && !stage[2 * p] && p == 0 -> ask_commit(p, 2 * p, step_tx) }
+    :: d_step { CAN_ASK(p) && SAYS(2 * p) && stage[2 * p] -> ask_commit(p, 2 * p, done) }
+    :: d_step { CAN_ASK(p) && SAYS(2 * p + 1) && !stage[2 * p + 1] -> ask_commit(p, 2 * p + 1, step_turn) }
+    :: d_step { CAN_ASK(p) && SAYS(2 * p + 1) && stage[2 * p + 1] -> ask_commit(p, 2 * p + 1, done) }
     od
 }
 
@@ -420,12 +452,14 @@ end:
 #ifndef NOENDSESSIONS
         :: atomic { shared[who] > 0 -> /* 55P03: rolled back; end_sessions */
                 d_step { bury_end() };
+#ifndef ONLYAGAIN
                 d_step {
                     if :: alive[id_of[1]] && silent[id_of[1]] -> kill(1) :: else fi;
                     if :: alive[id_of[2]] && silent[id_of[2]] -> kill(2) :: else fi;
                     if :: alive[id_of[3]] && silent[id_of[3]] -> kill(3) :: else fi;
                     if :: alive[id_of[4]] && silent[id_of[4]] -> kill(4) :: else fi
                 }
+#endif
             };
             goto idle
 #endif
@@ -520,22 +554,33 @@ end:
     od
 }
 
-/* When nothing can move any more, the run has ended. */
+/* When nothing can move any more, the run has ended. With BEATS something always can: a worker with other jobs. */
 proctype watch() {
+#ifdef BEATS
+end:
+    do
+    :: !ended.is
+    od
+#else
     timeout -> assert(ended.is)
+#endif
 }
+
+#ifdef LIVE
+ltl ends { <> ended.is }
+#endif
 
 init {
     atomic {
         ready.is = true; disk_ready = true;
-        id[0] = 1; id[1] = 2; line[0] = 1; line[1] = 3; alive[1] = true; alive[2] = true;
+        id[0] = 1; id[1] = 2; line[0] = 1; line[1] = 3; alive[1] = true; alive[2] = WORKERS > 1;
         byte s = 1;
         do
-        :: s < SESSIONS -> task[s] = nothing; run session(s); s++
+        :: s < SESSIONS -> task[s] = nothing; if :: s <= 2 * WORKERS -> run session(s) :: else fi; s++
         :: else -> break
         od;
         task[0] = nothing; s = 0;
-        run program(0); run program(1); run reaper(); run world(); run watch();
+        run program(0); if :: WORKERS > 1 -> run program(1) :: else fi; run reaper(); run world(); run watch();
         if
         :: CANCELS > 0 -> run canceller()
         :: else
