@@ -6,9 +6,11 @@
 --   durable_scheduler   the scheduler's protocol
 --   durable_api         what durable-server does for API keys, for any namespace
 
+-- What an older version of this page gave, and this one does not, is taken back: in one transaction, so nobody goes without.
 revoke all on schema durable_internal from public;
 revoke all on all tables in schema durable, durable_internal from public;
-revoke all on all functions in schema durable, durable_internal from public;
+revoke all on all functions in schema durable, durable_internal
+    from public, durable_client, durable_read, durable_worker, durable_scheduler, durable_api;
 
 grant usage on schema durable to durable_client, durable_read, durable_worker, durable_scheduler, durable_api;
 grant usage on schema durable_internal to durable_worker, durable_scheduler, durable_api;
@@ -74,13 +76,7 @@ grant execute on function
     durable_internal.endpoint_text(text), durable_internal.endpoints_text(),
     durable_internal.endpoint_target(text), durable_internal.endpoint_change(text, text),
     durable_internal.endpoint_put(int, text, text, boolean, int, interval),
-    durable_internal.endpoint_rotate(int, text), durable_internal.endpoint_secrets(int, text),
-    durable_internal.endpoint_synced(int, text, text, jsonb), durable_internal.endpoint_drop(int, text),
-    durable_internal.endpoint_pause(int, text, boolean),
-    durable_internal.send_event(int, text, jsonb, text, text),
-    durable_internal.state_op(int, uuid, text, text, jsonb),
-    durable_internal.cancel_run(int, uuid, text), durable_internal.retry_run(int, uuid, int),
-    durable_internal.reschedule_run(int, uuid, timestamptz)
+    durable_internal.endpoint_rotate(int, text), durable_internal.endpoint_synced(int, text, text, jsonb)
     to durable_api;
 
 grant execute on function

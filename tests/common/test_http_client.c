@@ -9,6 +9,7 @@
 #include "common/address_guard.h"
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
@@ -83,6 +84,14 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     return theirs(name, service, hints, result);
 }
 
+/* Where the canary may listen. */
+static bool is_of_this_machine(const struct sockaddr *address) {
+    struct sockaddr_in in;
+    memcpy(&in, address, sizeof in);
+    uint32_t first = ntohl(in.sin_addr.s_addr) >> 24;
+    return in.sin_family == AF_INET && (first == 127 || first == 0);
+}
+
 int connect(int fd, const struct sockaddr *address, socklen_t length) {
     static int (*theirs)(int, const struct sockaddr *, socklen_t);
     struct sockaddr_in in = { .sin_family = AF_INET,
@@ -99,6 +108,10 @@ int connect(int fd, const struct sockaddr *address, socklen_t length) {
         return theirs(fd, (const struct sockaddr *)&in, sizeof in);
     }
     stray += !may_go_inside;
+    if (!may_go_inside && !is_of_this_machine(address)) { /* nobody outside hears of a mistake */
+        errno = ECONNREFUSED;
+        return -1;
+    }
     return theirs(fd, address, length);
 }
 

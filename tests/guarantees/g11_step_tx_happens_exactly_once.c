@@ -7,6 +7,7 @@
 #include "support.h"
 
 #include <signal.h>
+#include <stdio.h>
 
 static const char *url;
 static PGconn *conn;
@@ -16,6 +17,7 @@ static int setup(void **state) {
     url = database_new();
     conn = connect_to(url);
     sql(conn, "create table transfer (run_id uuid)");
+    record_calls(conn);
     (void)spawn_scheduler(url);
     return 0;
 }
@@ -159,7 +161,6 @@ static void state_events_and_children_happen_once(void **state) {
     static const char *const points[] = { "step_tx.before_commit:17:kill",
                                           "step_tx.after_commit:23:kill" };
     (void)state;
-    record_calls(conn);
     long long before = sql_int(conn, "select count(*) from durable.runs");
     for (int i = 1; i <= 2; i++) {
         pid_t victim = spawn_worker(url, points[i - 1]);
@@ -186,6 +187,32 @@ static void state_events_and_children_happen_once(void **state) {
     }
 }
 
+/* Of each of the six that `world` does: its commit arrives, and the answer does not. */
+static void state_events_and_children_whose_answer_is_lost_happen_once(void **state) {
+    (void)state;
+    sql(conn, "select durable.state_delete('worlds')");
+    sql(conn, "create temp table told as select id from durable.events where name = 'hello'");
+    for (int i = 1; i <= 6; i++) {
+        char point[64];
+        (void)snprintf(point, sizeof point, "step_tx.before_commit:%d:drop", i);
+        pid_t worker = spawn_worker(url, point);
+        char id[64];
+        (void)snprintf(id, sizeof id, "%s",
+                       sql_text(conn, "select durable.start('world', '{\"n\": 1.5}')"));
+        wait_until(conn, 60,
+                   "select status = 'completed' and attempt = 1 from durable.runs where id = '%s'",
+                   id);
+        assert_int_equal(sql_int(conn, "select value::int from durable.state_get('worlds')"), i);
+        assert_int_equal(sql_int(conn, "select count(*) from durable.events where name = 'hello' "
+                                       "and id not in (select id from told)"),
+                         i);
+        assert_int_equal(
+            sql_int(conn, "select count(*) from durable.runs where parent_run_id = '%s'", id), 1);
+        assert_int_equal(sql_int(conn, "select count(*) from durable_internal.state_lock"), 0);
+        assert_int_equal(end_process(worker, SIGTERM), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_kill_before_or_after_the_commit_transfers_once),
@@ -194,6 +221,7 @@ int main(void) {
         cmocka_unit_test(sessions_that_were_cut_while_idle_cost_no_attempt),
         cmocka_unit_test(a_step_that_outlives_its_workers_life_transfers_once),
         cmocka_unit_test(state_events_and_children_happen_once),
+        cmocka_unit_test(state_events_and_children_whose_answer_is_lost_happen_once),
         cmocka_unit_test(a_step_that_the_database_refuses_says_why_and_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, setup, invariants_hold);

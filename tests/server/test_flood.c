@@ -334,12 +334,14 @@ static void a_long_stream_comes_whole_and_in_order(void **state) {
 }
 
 /* All connections of the server are held up until more starts have gathered than one call takes:
- * the rest is for the next one, and each answer for whoever asked. */
+ * the rest is for the next one, and each answer for whoever asked. They are of two namespaces, by
+ * turns, and each run is of the namespace of its key. */
 static void starts_of_several_calls_are_answered_to_who_asked(void **state) {
     enum { HELD = 8, STARTS = 600 };
     int held[HELD], starts[STARTS];
     char text[512], body[64];
     (void)state;
+    const char *keys[] = { key, key_new(conn, "neighbour", "start") };
     PGconn *holder = connect_to(url);
     sql(holder, "begin");
     sql(holder, "select durable.state_increment('held', 1)");
@@ -364,7 +366,7 @@ static void starts_of_several_calls_are_answered_to_who_asked(void **state) {
             text, sizeof text,
             "POST /v1/runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: "
             "application/json\r\nContent-Length: %d\r\n\r\n%s",
-            key, length, body);
+            keys[i % 2], length, body);
         http_say(starts[i], text, (size_t)n);
     }
     sleep_ms(300);
@@ -377,6 +379,12 @@ static void starts_of_several_calls_are_answered_to_who_asked(void **state) {
         assert_field(&answer, "/idempotencyKey", body);
         (void)close(starts[i]);
     }
+    assert_int_equal(
+        sql_int(conn,
+                "select count(*) from durable_internal.idempotency_key k join "
+                "durable_internal.namespace n on n.id = k.namespace_id where k.key like 'key %%' "
+                "and (n.name = 'neighbour') = (k.key ~ '[13579]$')"),
+        STARTS);
     for (int i = 0; i < HELD; i++) {
         (void)close(held[i]);
     }

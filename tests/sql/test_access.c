@@ -2,6 +2,8 @@
  * written here fails. And what a role of another namespace sees and touches: nothing. */
 #include "support.h"
 
+#include "common/db_calls.h"
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,12 +111,23 @@ static void relations_are_granted_as_views_for_reading(void **state) {
          "(c.relkind = 'v' and c.relnamespace = 'durable'::regnamespace and a.privilege_type = "
          "'SELECT' and "
          "a.grantee::regrole::text in ('durable_client', 'durable_read', 'durable_api'))");
+    NONE("select string_agg(format('%%s:%%s', c.oid::regclass, r.role), ' ') from pg_class c, "
+         "unnest(array['durable_client', 'durable_read', 'durable_api']) as r (role) where "
+         "c.relkind "
+         "= 'v' and c.relnamespace = 'durable'::regnamespace and not has_table_privilege(r.role, "
+         "c.oid, 'select')");
     NONE("select string_agg(format('%%s.%%s', t.attrelid::regclass, t.attname), ' ') from "
          "pg_attribute t join pg_class c on "
          "c.oid = t.attrelid where c.relnamespace " OURS " and t.attacl is not null");
     NONE("select string_agg(c.oid::regclass::text, ' ') from pg_class c where c.relnamespace = "
          "'durable'::regnamespace and "
          "c.relkind <> 'v'");
+    NONE(
+        "select string_agg(format('%%s:%%s:%%s', n.nspname, a.grantee::regrole, "
+        "a.privilege_type), ' ') from pg_namespace n, aclexplode(n.nspacl) a where n.oid " OURS
+        " and a.grantee <> n.nspowner and (a.privilege_type <> 'USAGE' or a.grantee::regrole::text "
+        "not in ('durable_client', 'durable_read', 'durable_worker', 'durable_scheduler', "
+        "'durable_api'))");
     NONE("select string_agg(format('%%s in %%s', m.member::regrole, m.roleid::regrole), ' ') from "
          "pg_auth_members m where "
          "m.member::regrole::text like 'durable\\_%%'");
@@ -170,8 +183,7 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "'execute') or p.proname not in ('start_text', 'event_text', 'cancel_text', 'retry_text', "
          "'pause_queue_text', 'set_queue_text', 'api_state_get', 'api_state_set', "
          "'api_state_delete', 'api_state_increment', 'api_state_lock', 'api_state_unlock'))");
-    /* What the programs may call is a page of grants; what makes keys and namespaces is in none of
-     * them. */
+    /* What makes keys and namespaces is for owners. */
     NONE("select string_agg(format('%%s:%%s', r.role, p.oid::regprocedure), ' ') from pg_proc p, "
          "unnest(array['durable_client', "
          "'durable_read', 'durable_worker', 'durable_scheduler', 'durable_api']) as r (role) where "
@@ -184,6 +196,115 @@ static void each_role_may_call_what_is_meant_for_it(void **state) {
          "or has_function_privilege('durable_scheduler', p.oid, 'execute') or "
          "has_function_privilege('durable_read', p.oid, "
          "'execute'))");
+}
+
+/* What each program says, and so all that its role may call. `kept` is what the version before
+ * could say beside it: json_time is in a call for owners, and anybody may call it. */
+static const struct program {
+    const char *role, *sources, *kept;
+} programs[] = {
+    { "durable_worker", "worker/*.c", "" },
+    { "durable_scheduler", "server/scheduler/*.c", "" },
+    { "durable_api", "server/api/*.c", "durable_internal.json_time(" },
+};
+#define PROGRAMS (sizeof programs / sizeof *programs)
+
+/* What its sources have that fits the pattern, a line for each. */
+static void found_in(const struct program *program, const char *pattern, struct said *ret_said) {
+    shell_said(ret_said, "cd '%s/../..' && grep -ohE '%s' %s | sort -u", getenv("DURABLE_BUILD"),
+               pattern, program->sources);
+}
+
+static void note(const struct program *program, const char *text) {
+    sql(conn, "insert into said values ('%s', $said$%s$said$)", program->role, text);
+}
+
+/* The text of a call is as the compiler has it. A few are not in common/db_calls.c. */
+static void note_what_is_said(const struct program *program) {
+    struct said said;
+    int count = 0;
+    char *rest = said.out;
+    found_in(program, "durable_internal[.][a-z0-9_]+[(]", &said);
+    note(program, said.out);
+    note(program, program->kept);
+    found_in(program, "\\bCALL_[A-Z0-9_]+", &said);
+    for (char *name; (name = strsep(&rest, "\n")) != NULL;) {
+        const struct db_call *call = dlsym(RTLD_DEFAULT, name);
+        if (call != NULL) { /* else it is a number: CALL_MS_MAX */
+            note(program, call->sql);
+            count++;
+        }
+    }
+    assert_in_range(count, 8, 200);
+}
+
+/* Beside what they say: what runs with the caller's rights on the way, in views, in those below
+ * them, and in functions that the role may use. */
+#define NEEDED                                                                                     \
+    "with recursive role as (select distinct s.role from said s), "                                \
+    "named as (select s.role, p.oid from said s, regexp_matches(s.text, "                          \
+    "'durable_internal\\.(\\w+)\\(', 'g') as m, pg_proc p where p.pronamespace = "                 \
+    "'durable_internal'::regnamespace and p.proname = m[1]), "                                     \
+    "part as (select w.ev_class as view, d.refclassid, d.refobjid from pg_rewrite w join "         \
+    "pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid), "                     \
+    "seen as (select r.role, c.oid as view from role r, pg_class c where c.relnamespace = "        \
+    "'durable'::regnamespace and c.relkind = 'v' and has_table_privilege(r.role, c.oid, "          \
+    "'select') union select s.role, p.refobjid from seen s join part p on p.view = s.view and "    \
+    "p.refclassid = 'pg_class'::regclass), "                                                       \
+    "needed as (select n.role, n.oid from named n union select s.role, p.refobjid from seen s "    \
+    "join part p on p.view = s.view and p.refclassid = 'pg_proc'::regclass union select r.role, "  \
+    "p.oid from role r, pg_proc p where p.pronamespace = 'durable'::regnamespace and "             \
+    "has_function_privilege(r.role, p.oid, 'execute') union select n.role, q.oid from needed n "   \
+    "join pg_proc p on p.oid = n.oid and not p.prosecdef, regexp_matches(p.prosrc, "               \
+    "'durable_internal\\.(\\w+)\\(', 'g') as m, pg_proc q where q.pronamespace = "                 \
+    "'durable_internal'::regnamespace and q.proname = m[1]) "
+
+static void each_program_may_call_what_it_says_and_nothing_else(void **state) {
+    struct said elsewhere;
+    (void)state;
+    sql(conn, "create temp table said (role text, text text)");
+    for (size_t i = 0; i < PROGRAMS; i++) {
+        note_what_is_said(&programs[i]);
+    }
+    /* What all programs have in common says nothing: it would have to be read above. */
+    shell_said(&elsewhere,
+               "cd '%s/../..' && grep -lE '\\b(CALL_[A-Z0-9_]+\\b|durable_internal[.])' common/*.c",
+               getenv("DURABLE_BUILD"));
+    assert_string_equal(elsewhere.out, "common/db_calls.c\n");
+    NONE(NEEDED
+         "select string_agg(format('%%s may call %%s, and says it nowhere', r.role, "
+         "p.oid::regprocedure), '; ') from role r, pg_proc p where "
+         "p.pronamespace = 'durable_internal'::regnamespace and has_function_privilege(r.role, "
+         "p.oid, 'execute') and not exists (select from needed n where n.role = r.role and n.oid = "
+         "p.oid)");
+    NONE(
+        NEEDED
+        "select string_agg(format('%%s says %%s, and may not', n.role, p.oid::regprocedure), '; ') "
+        "from needed n join pg_proc p on p.oid = n.oid where p.pronamespace = "
+        "'durable_internal'::regnamespace and not has_function_privilege(n.role, p.oid, "
+        "'execute')");
+    NONE("select string_agg(p.proname, ' ') from pg_proc p where p.pronamespace = "
+         "'durable_internal'::regnamespace and (has_function_privilege('durable_worker', p.oid, "
+         "'execute') or has_function_privilege('durable_scheduler', p.oid, 'execute') or "
+         "has_function_privilege('durable_api', p.oid, 'execute')) and (select count(*) from "
+         "pg_proc q where q.pronamespace = p.pronamespace and q.proname = p.proname) > 1");
+    sql(conn, "drop table said");
+}
+
+/* As `durable migrate` does with a database that an older page of grants was for. */
+static void what_an_older_page_of_grants_gave_is_taken_back(void **state) {
+    struct said said;
+    (void)state;
+    sql(conn, "grant execute on function durable_internal.endpoint_secrets(int, text) to "
+              "durable_api, durable_worker, durable_client");
+    shell_said(&said,
+               "psql -X -q -1 -v ON_ERROR_STOP=1 '%s' -f "
+               "'%s/../../migrations/functions/90_grants.sql'",
+               url, getenv("DURABLE_BUILD"));
+    assert_int_equal(said.status, 0);
+    NONE("select string_agg(a.grantee::regrole::text, ' ') from pg_proc p, aclexplode(p.proacl) a "
+         "where p.proname = 'endpoint_secrets' and p.pronamespace = "
+         "'durable_internal'::regnamespace and a.grantee <> p.proowner");
 }
 
 /* Who asks can put together a row as he likes: each function that takes one of ours is called with
@@ -409,6 +530,8 @@ int main(void) {
         cmocka_unit_test(relations_are_granted_as_views_for_reading),
         cmocka_unit_test(every_view_is_a_barrier_and_shows_a_stranger_nothing),
         cmocka_unit_test(each_role_may_call_what_is_meant_for_it),
+        cmocka_unit_test(each_program_may_call_what_it_says_and_nothing_else),
+        cmocka_unit_test(what_an_older_page_of_grants_gave_is_taken_back),
         cmocka_unit_test(what_a_made_up_row_is_asked_for_is_not_said_of_another_namespace),
         cmocka_unit_test(no_function_touches_another_namespace),
         cmocka_unit_test(no_call_of_the_command_line_touches_another_namespace),
