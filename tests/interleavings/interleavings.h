@@ -7,6 +7,7 @@
 
 #define SESSIONS_MAX 3
 #define OPS_MAX 32
+#define KINDS 12
 
 /** What a session does in one transaction. */
 struct op {
@@ -30,6 +31,13 @@ struct scene {
     const struct op *against[OPS_MAX];
 };
 
+/** One of the operations that the protocol is made of, and what of a scene's is one. */
+struct kind {
+    const char *name;
+    const struct op *ops[OPS_MAX];
+};
+
+extern const struct kind kinds[KINDS];
 extern const struct scene scenes[];
 extern const size_t scenes_count;
 

@@ -39,6 +39,12 @@ OP_OR(answer, "answer", "DJ005",
 OP_OR(step_tx, "step_tx", "DJ005", "select interleave.step_tx('w1', 'r')");
 OP_OR(step_tx_child, "step_tx child", "DJ005",
       "select interleave.step_tx('w1', 'r', '{\"op\": \"child\", \"job\": \"j\"}')");
+OP_OR(
+    answer_send, "answer and send", "DJ005",
+    "select interleave.turn('w1', 'r', 'answer', jsonb_build_object('status', 'completed', 'ops', "
+    "jsonb_build_array(interleave.send_op())))");
+OP_OR(step_tx_send, "step_tx sends", "DJ005",
+      "select interleave.step_tx('w1', 'r', interleave.send_op())");
 OP_OR(beat, "beat", "DJ005",
       "select run_id from durable_internal.beat(interleave.id('w1'), array[interleave.id('r')], "
       "array[interleave.number('r')], false)");
@@ -55,6 +61,8 @@ OP(register_2, "register",
 
 /* Handlers over HTTP. */
 OP(ops_step, "step over HTTP", "select interleave.ops('w1', 'r', interleave.step_op())");
+OP(ops_send, "send over HTTP",
+   "select interleave.ops('w1', 'r', jsonb_build_array(interleave.send_op()))");
 OP(ops_beat, "beat over HTTP", "select interleave.ops('w1', 'r', '[]')");
 OP(ops_wait, "wait over HTTP",
    "select interleave.ops('w1', 'r', '[{\"op\": \"wait_any\", \"name\": \"w\", \"events\": "
@@ -114,6 +122,7 @@ OP(cancel_2, "cancel r2", "select durable.cancel(interleave.id('r2'))");
 OP_OR(retry, "retry", "DJ006", "select durable.retry(interleave.id('r'))");
 OP(retry_on, "retry r2", "select interleave.retry_on('w2', 'r2', true)");
 OP(retry_on_http, "retry r2 over HTTP", "select interleave.retry_on('w2', 'r2', false)");
+OP(retry_wait, "retry and wait", "select interleave.retry_wait('w2', 'r')");
 OP_OR(reschedule, "reschedule", "DJ006",
       "select durable.reschedule(interleave.id('r'), clock_timestamp() + interval '1 hour')");
 OP_OR(reschedule_now, "reschedule now", "DJ006",
@@ -156,6 +165,28 @@ OP_OR(set_if_absent, "set", "DJ006", "select durable.state_set('n', '5', if_vers
 OP(delete_n, "delete", "select durable.state_delete('n')");
 OP(lock_a, "lock", "select durable.state_lock('l', 'a', '1 hour')");
 OP(unlock_a, "unlock", "select durable.state_unlock('l', 'a')");
+
+/* Of these each has to meet each. What a late worker does is none: it changes nothing. */
+const struct kind kinds[KINDS] = {
+    { "claim", { &claim1, &claim2, &claim_send, &claim_match } },
+    { "commit",
+      { &step, &step2, &step_tx, &step_tx_child, &step_tx_send, &ops_step, &ops_send, &ops_lock,
+        &count_ba, &count_ab, &count_abc, &count_cba, &count_turn } },
+    { "suspend",
+      { &wait_e, &wait_again, &sleep_turn, &fail, &yield, &park, &step_retry, &crash, &ops_wait,
+        &ops_child } },
+    { "complete", { &done, &done2, &fail_for_good, &answer, &answer_send } },
+    { "heartbeat", { &beat, &ops_beat } },
+    { "reap", { &reap } },
+    { "send_event", { &send, &send_key, &send_other } },
+    { "match", { &match, &match_1 } },
+    { "promote", { &promote } },
+    { "cancel", { &cancel, &cancel_undone, &cancel_rr, &cancel_2 } },
+    { "retry", { &retry, &retry_on, &retry_on_http, &retry_wait } },
+    { "start with a key",
+      { &start_key, &start_key_rr, &start_key_undone, &start_other, &restart_key, &start_12,
+        &start_21 } },
+};
 
 #define WORKERS                                                                                    \
     "select interleave.clear(); select interleave.worker('w1'); select interleave.worker('w2'); "
@@ -213,6 +244,18 @@ const struct scene scenes[] = {
       .points = "^(?!turn|reap.locked|ops.slow)",
       .ops = { &ops_step, &ops_wait, &ops_child, &ops_lock, &ops_beat, &answer },
       .against = { &ops_step, &answer, &cancel, &reap } },
+    { .name = "leased, sends", /* what r2 waits for, as somebody else does */
+      .setup = SILENT "select interleave.run('r'); select interleave.run('r2'); select "
+                      "interleave.lease('w1'); " WAIT("r2", ""),
+      .points = "^(ops.locked|commit|answers|step_tx|beat|reap.seen|bury|match.taken)",
+      .ops = { &ops_send, &step_tx_send, &answer_send, &beat, &reap },
+      .against = { &send_key, &match } },
+    { .name = "leased, with a key", /* a crash ends it */
+      .setup = SILENT "update durable_internal.job set max_crashes = 1; select interleave.run('r', "
+                      "'1', 'k1'); select interleave.lease('w1');",
+      .points = "^(key|retry|commit|end|beat|reap.seen|bury)",
+      .ops = { &step, &park, &done, &fail_for_good, &beat, &reap },
+      .against = { &retry, &restart_key } },
     { .name = "of a silent worker",
       .setup = LEASED "select interleave.run('r2');",
       .points = "^(?!claim.take|turn|take_out)",
@@ -257,6 +300,20 @@ const struct scene scenes[] = {
       .points = "^(?!claim|match.taken|take_out.lease|end|promote.seen)",
       .ops = { &match, &match_1, &send, &promote, &cancel, &cancel_2, &cancel_undone,
                &claim_match } },
+    { .name = "waits, with a key",
+      .setup =
+          WORKERS "select interleave.run('r', '1', 'k1'); select interleave.lease('w1'); " WAIT(
+              "r", ", \"timeoutMs\": 0") "select durable.send_event('e', '0');",
+      .points = "^(key|match|promote|end)",
+      .ops = { &send, &match, &promote },
+      .against = { &restart_key } },
+    { .name = "has waited in vain", /* its event came too late */
+      .setup = WORKERS "select interleave.run('r'); select interleave.lease('w1'); " WAIT(
+          "r", ", \"timeoutMs\": 0") "select durable_internal.promote_due(100, -1); select "
+                                     "durable.send_event('e', '0');",
+      .points = "^(retry|commit|match)",
+      .ops = { &retry_wait },
+      .against = { &send, &match } },
     { .name = "waits again",
       .setup = WORKERS "select interleave.run('r'); select interleave.lease('w1'); " WAIT(
           "r", ", \"timeoutMs\": 0") "select durable.send_event('e', '0');",
@@ -386,10 +443,10 @@ const struct scene scenes[] = {
                        "where r.parent_run_id is not null; select interleave.lease('w1'); "
                        "select pg_sleep(0.002);",
       .points = "^(promote.free|take_out.timer|take_out.again|end.ended|commit.locked|commit.ended|"
-                "ops.locked|step_tx.begun|match.chosen)$",
+                "ops.locked|step_tx.begun|match.chosen|beat.beaten)$",
       .ops = { &promote },
       .against = { &promote, &done, &cancel, &cancel_undone, &cancel_2, &step, &wait_e, &ops_child,
-                   &step_tx_child, &match, &reconcile } },
+                   &step_tx_child, &match, &reconcile, &beat } },
     { .name = "parked",
       .setup = WORKERS "select interleave.run('r'); select interleave.lease('w1'); select "
                        "interleave.turn('w1', 'r', 'park', '{\"version\": \"1\"}');",

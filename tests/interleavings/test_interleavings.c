@@ -24,6 +24,7 @@ static struct {
     bool reached;
 } points[POINTS_MAX]; /* the parent's */
 static int points_known;
+static bool met[KINDS][KINDS]; /* the lesser index first */
 
 static bool is_wanted(const struct scene *scene, const struct op *const *ops, int count) {
     static int number;
@@ -45,6 +46,34 @@ static double seconds_now(void) {
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+static bool is_one(const struct op *op, const struct kind *kind) {
+    for (int i = 0; i < OPS_MAX && kind->ops[i] != NULL; i++) {
+        if (kind->ops[i] == op) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void take_pair(int a, int b) {
+    met[a < b ? a : b][a < b ? b : a] = true;
+}
+
+/* Notes which kinds a group has brought together. */
+static void take_pairs(const struct op *const *ops, int count) {
+    for (int i = 0; i < count; i++) {
+        for (int k = i + 1; k < count; k++) {
+            for (int a = 0; a < KINDS; a++) {
+                for (int b = 0; b < KINDS; b++) {
+                    if (is_one(ops[i], &kinds[a]) && is_one(ops[k], &kinds[b])) {
+                        take_pair(a, b);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /* Makes the scene if it is not there, and plays a group in it. */
 static void meet(const struct scene *scene, const struct op *const *ops, int count) {
     static const struct scene *made;
@@ -59,6 +88,7 @@ static void meet(const struct scene *scene, const struct op *const *ops, int cou
     int before = totals.schedules;
     double began = seconds_now();
     explore(scene, ops, count, getenv("INTERLEAVINGS") != NULL, &totals);
+    take_pairs(ops, count);
     if (getenv("INTERLEAVINGS_FIGURES") != NULL) {
         (void)printf("%6.2f s %5d orders  %s", seconds_now() - began, totals.schedules - before,
                      scene->name);
@@ -110,6 +140,13 @@ static void play_part(void **state) {
     for (int i = 0; i < points_count(); i++) {
         (void)printf("point %s %d\n", point_name(i), reached[i]);
     }
+    for (int a = 0; a < KINDS; a++) {
+        for (int b = a; b < KINDS; b++) {
+            if (met[a][b]) {
+                (void)printf("met %d %d\n", a, b);
+            }
+        }
+    }
 }
 
 static void take_point(const char *name, int is_reached) {
@@ -127,7 +164,7 @@ static void take_point(const char *name, int is_reached) {
 static void take_line(const char *line) {
     struct totals more = { 0 };
     char name[48];
-    int is_reached = 0;
+    int is_reached = 0, a = 0, b = 0;
     if (sscanf(line, "total %d %d %d %d %d", &more.groups, &more.schedules, &more.blocked,
                &more.violations, &more.diverged) == 5) {
         totals.groups += more.groups;
@@ -137,6 +174,9 @@ static void take_line(const char *line) {
         totals.diverged += more.diverged;
     } else if (sscanf(line, "point %47s %d", name, &is_reached) == 2) {
         take_point(name, is_reached);
+    } else if (sscanf(line, "met %d %d", &a, &b) == 2) {
+        assert_true(a >= 0 && a < KINDS && b >= 0 && b < KINDS);
+        take_pair(a, b);
     } else if (line[0] != '[' && line[0] != '\n') {
         (void)fputs(line, stdout);
     }
@@ -181,10 +221,26 @@ static void every_point_is_reached(void **state) {
     assert_true(points_known > 20);
 }
 
+static void every_two_operations_meet(void **state) {
+    int missed = 0;
+    (void)state;
+    for (int a = 0; a < KINDS; a++) {
+        for (int b = a; b < KINDS; b++) {
+            if (!met[a][b]) {
+                (void)printf("%s and %s never met\n", kinds[a].name, kinds[b].name);
+                missed++;
+            }
+        }
+    }
+    (void)printf("%d pairs of operations met\n", KINDS * (KINDS + 1) / 2 - missed);
+    assert_int_equal(missed, 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest whole[] = {
         cmocka_unit_test(every_order_keeps_the_promises),
         cmocka_unit_test(every_point_is_reached),
+        cmocka_unit_test(every_two_operations_meet),
     };
     const struct CMUnitTest some[] = { cmocka_unit_test(play_part) };
     program = argv[0];

@@ -264,6 +264,26 @@ begin
 end
 $$;
 
+-- … and waits for its event again, which did not come in time.
+create function interleave.retry_wait(worker text, run text)
+returns text
+language plpgsql volatile
+as $$
+begin
+    perform durable.retry(interleave.id(run));
+    perform interleave.lease(worker);
+    return interleave.turn(worker, run, 'wait', '{"position": 1, "name": "w", "event": "e"}');
+end
+$$;
+
+-- The same event as `send key` of scenes.c.
+create function interleave.send_op()
+returns jsonb
+language sql immutable
+as $$
+    select '{"op": "send_event", "name": "e", "event": "e", "payload": 1, "idempotencyKey": "i"}'::jsonb;
+$$;
+
 create function interleave.step_op()
 returns jsonb
 language sql immutable
@@ -385,6 +405,10 @@ returns setof text
 language plpgsql volatile
 as $$
 begin
+    if exists (select from durable_internal.event e where e.idempotency_key is not null
+                group by e.idempotency_key having count(*) > 1) then
+        return next 'two events have one key';
+    end if;
     if exists (select from durable_internal.lease l join durable_internal.worker w on w.id = l.worker_id
                 where not w.alive) then
         return next 'a lease is of a dead worker';
