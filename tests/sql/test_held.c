@@ -3,6 +3,8 @@
 #include "ops.h"
 
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 static void a_lease_that_somebody_holds_is_busy(void **state) {
     PGconn *other = connect_to(url);
@@ -96,30 +98,35 @@ static void many_whose_key_is_held_are_given_up_together(void **state) {
 #define COUNTED 20
 
 struct session {
+    PGconn *conn;
     const char *direction; /* of the order in which its runs come */
     int refused;
+    char error[512]; /* for the test's own thread, which alone may fail */
 };
 
 static void *count(void *context) {
     struct session *session = context;
-    PGconn *mine = connect_to(url);
-    sql(mine, "set lock_timeout = '1s'");
-    for (int round = 0; round < 30; round++) {
-        session->refused += (int)sql_int(mine,
-                                         "with i as (select array_agg(run_id order by run_id) as "
-                                         "runs, array_agg(fence order by run_id) as "
-                                         "fences, array_agg(worker_id) as workers, "
-                                         "array_agg(jsonb_build_array(jsonb_build_object('op', "
-                                         "'state', 'name', 'n%d', 'action', 'increment', 'key', "
-                                         "case when (place %% 2 = 0) = %s then "
-                                         "'one' else 'two' end)) order by run_id) as ops from "
-                                         "counted where half = %s) select count(*) "
-                                         "filter (where o.answer ? 'code') from i, "
-                                         "durable_internal.commit_ops(i.runs, i.fences, "
-                                         "i.workers, i.ops) as o",
-                                         round, session->direction, session->direction);
+    for (int round = 0; round < 30 && session->error[0] == '\0'; round++) {
+        char query[1024];
+        (void)snprintf(
+            query, sizeof query,
+            "with i as (select array_agg(run_id order by run_id) as runs, "
+            "array_agg(fence order by run_id) as fences, array_agg(worker_id) as workers, "
+            "array_agg(jsonb_build_array(jsonb_build_object('op', 'state', 'name', 'n%d', "
+            "'action', 'increment', 'key', case when (place %% 2 = 0) = %s then 'one' "
+            "else 'two' end)) order by run_id) as ops from counted where half = %s) "
+            "select count(*) filter (where o.answer ? 'code') from i, "
+            "durable_internal.commit_ops(i.runs, i.fences, i.workers, i.ops) as o",
+            round, session->direction, session->direction);
+        PGresult *refused = PQexec(session->conn, query);
+        if (PQresultStatus(refused) == PGRES_TUPLES_OK) {
+            session->refused += (int)strtol(PQgetvalue(refused, 0, 0), NULL, 10);
+        } else {
+            (void)snprintf(session->error, sizeof session->error, "%s",
+                           PQerrorMessage(session->conn));
+        }
+        PQclear(refused);
     }
-    PQfinish(mine);
     return NULL;
 }
 
@@ -134,12 +141,16 @@ static void counters_of_many_runs_do_not_meet_crosswise(void **state) {
               "durable_internal.claim(w.id, 100, 10000000, w.number) as c");
     sql(conn, "update counted set half = place > %d", COUNTED);
     for (int i = 0; i < SESSIONS; i++) {
+        sessions[i].conn = connect_to(url);
+        sql(sessions[i].conn, "set lock_timeout = '1s'");
         assert_int_equal(pthread_create(&threads[i], NULL, count, &sessions[i]), 0);
     }
     for (int i = 0; i < SESSIONS; i++) {
         (void)pthread_join(threads[i], NULL);
+        PQfinish(sessions[i].conn);
     }
     for (int i = 0; i < SESSIONS; i++) {
+        assert_string_equal(sessions[i].error, "");
         assert_int_equal(sessions[i].refused, 0);
     }
     assert_int_equal(
