@@ -103,14 +103,15 @@ def check(fleet, case, tag, load, zombie, woken_at):
     # the loop, wherever another thread stops it: one request, which may be of several steps.
     if len(of_zombie) > (1 if case.name == "step.before" else 0):
         late += of_zombie
-    if len({run for run, _, _ in of_requests}) > 1:
+    requests = {run for run, _, _ in of_requests}
+    if len(requests) > 1:
         late += of_requests
     wrong += [f"step {step} of run {run} was called {after:.3f} s after its commit" for run, step, after in late]
     promises = subprocess.run([BUILD / "tests/failpoints/invariants", fleet.url], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, check=False)
     if promises.returncode != 0:
         wrong.append(next((line for line in promises.stdout.splitlines() if "times it is not so" in line), promises.stdout))
-    return wrong, len(of_zombie) + len({run for run, _, _ in of_requests})
+    return wrong, len(of_zombie) + len(requests)
 
 
 def called_after_commit(fleet, tag, zombie, woken_at):

@@ -15,7 +15,7 @@ import threading
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from harness import CLI, MODULE, PROGRAMS, Program, call, command, folder, free_port, until
+from harness import AS_POSTGRES, CLI, MODULE, PROGRAMS, Program, call, command, folder, free_port, until
 
 BIN = pathlib.Path(os.environ["DURABLE_PG_BIN"])
 
@@ -27,8 +27,7 @@ class Cluster:
         self.data, self.log, self.password, self.port = root / "data", root / "postgres.log", password, free_port()
         root.chmod(0o755)
         (root / "password").write_text(password)
-        self.user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"] if os.geteuid() == 0 else []
-        if self.user:
+        if AS_POSTGRES:
             shutil.chown(root, "postgres")
             shutil.chown(root / "password", "postgres")
         self.run(BIN / "initdb", "-D", self.data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", root / "password",
@@ -41,7 +40,7 @@ class Cluster:
             (self.data / "pg_hba.conf").write_text(hba)
 
     def run(self, *words):
-        return command(*self.user, *words, cwd="/")
+        return command(*AS_POSTGRES, *words, cwd="/")
 
     def start(self):
         self.run(BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.log, "start")

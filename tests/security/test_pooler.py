@@ -2,15 +2,14 @@
 """Behind PgBouncer: programs that are given another session for each transaction say so, and do nothing; where a session stays
 theirs they work, and SQL callers work with both."""
 import contextlib
-import os
 import subprocess
 import sys
 import urllib.parse
 
 import psycopg
 
-import security  # which says where the harness is
-from harness import MODULE, PROGRAMS, Program, database, folder, free_port, run_all, until
+from security import fleet
+from harness import AS_POSTGRES, database, folder, free_port, run_all, until
 
 SETTINGS = """[databases]
 transaction = host={host} port={port} dbname={name} user={user}
@@ -23,7 +22,6 @@ auth_type = any
 pool_mode = transaction
 ignore_startup_parameters = extra_float_digits,options
 """
-FLAGS = {"worker": ["--module", MODULE], "scheduler": [], "server": ["--listen", "127.0.0.1:0"]}
 
 
 @contextlib.contextmanager
@@ -33,23 +31,11 @@ def pooler(url, directory):
     settings = directory / "pgbouncer.ini"
     settings.write_text(SETTINGS.format(host=real.hostname, port=real.port, name=real.path[1:], user=real.username, listen=listen))
     directory.chmod(0o755)
-    as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"] if os.geteuid() == 0 else []
-    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *as_user, "pgbouncer", "-q", settings], stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *AS_POSTGRES, "pgbouncer", "-q", settings], stderr=subprocess.DEVNULL) as child:
         try:
             yield lambda pool: f"postgresql://{real.username}@127.0.0.1:{listen}/{pool}"
         finally:
             child.kill()
-
-
-@contextlib.contextmanager
-def programs(url, directory):
-    made = {name: Program([PROGRAMS[f"durable-{name}"], *flags], directory / f"{name}.log", {"DURABLE_DATABASE_URL": url})
-            for name, flags in FLAGS.items()}
-    try:
-        yield made
-    finally:
-        for program in made.values():
-            program.drain()
 
 
 def reaches(url):
@@ -63,12 +49,12 @@ def programs_refuse_a_pool_of_transactions_and_work_with_one_of_sessions():
         until(lambda: reaches(pool("transaction")), "PgBouncer is there")
         with psycopg.connect(pool("transaction"), autocommit=True, prepare_threshold=None) as caller:
             run = caller.execute("select durable.start('steps', '{\"steps\": 1}')").fetchone()[0]
-        with programs(pool("transaction"), directory) as made:
-            for name, program in made.items():
-                until(lambda program=program: "another session for each transaction" in program.words(), f"the {name} refuses it")
+        with fleet(pool("transaction")) as made:
+            for name in made.programs:
+                until(lambda name=name: "another session for each transaction" in made.words(name), f"{name} refuses it")
         assert conn.execute("select count(*) from durable.workers").fetchone()[0] == 0
         assert conn.execute("select count(*) from durable_internal.scheduler").fetchone()[0] == 0
-        with programs(pool("session"), directory):
+        with fleet(pool("session")):
             until(lambda: conn.execute("select status = 'completed' from durable.runs where id = %s", (run,)).fetchone()[0],
                   "a run completes")
             until(lambda: conn.execute("select count(*) = 1 from durable_internal.scheduler where active").fetchone()[0],

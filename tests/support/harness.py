@@ -24,12 +24,15 @@ PROGRAMS = {
 }
 CLI = BUILD / "cli/durable"
 MODULE = BUILD / "tests/support/test_module.so"
+# What PostgreSQL and PgBouncer begin with, which refuse to be root.
+AS_POSTGRES = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups"] if os.geteuid() == 0 else []
 
 
 def run_all(tests):
-    """Runs functions, and says at the end what cmocka says. Answers the exit status. DURABLE_TEST=name: only that one."""
-    failed = 0
-    tests = [test for test in tests if os.environ.get("DURABLE_TEST", test.__name__) == test.__name__]
+    """Runs functions, and says at the end what cmocka says. Answers the exit status. With arguments: only those whose names begin with
+    one; DURABLE_TEST=name: only that one."""
+    failed, wanted = 0, tuple(sys.argv[1:]) or ""
+    tests = [test for test in tests if test.__name__.startswith(wanted) and os.environ.get("DURABLE_TEST", test.__name__) == test.__name__]
     for test in tests:
         try:
             test()

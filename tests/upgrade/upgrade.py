@@ -108,11 +108,7 @@ def new_programs_disturb_nobody_on_an_older_schema(fleet):
     """Somebody forgot to migrate first. A new program works there or says what is to be done, again and again; the old ones go on,
     and whatever the new ones take ends well too. Once the schema is migrated the new ones go on by themselves."""
     fleet.open("old")
-    for version in ("old", "new"):
-        for program in PROGRAMS:
-            fleet.spawn(version, program)
-        fleet.spawn(version, "worker", 2)
-    kills = load_and_kills(fleet, 20)
+    kills = both_under_kills(fleet, 20)
     fleet.check(INVARIANTS, seconds=90)
     outside = [name for name, program in fleet.programs.items() if "`durable migrate`" in program.words()]
     assert outside and all(name.startswith("new") for name in outside), outside
@@ -128,8 +124,12 @@ def new_programs_disturb_nobody_on_an_older_schema(fleet):
     fleet.drain()
 
 
-def load_and_kills(fleet, seconds):
-    """Runs of all kinds, and every 2 s one of the programs is killed and started again. How many were."""
+def both_under_kills(fleet, seconds):
+    """Programs of both versions and runs of all kinds, and every 2 s one of the programs is killed and started again. How many were."""
+    for version in ("old", "new"):
+        for program in PROGRAMS:
+            fleet.spawn(version, program)
+        fleet.spawn(version, "worker", 2)
     end = time.monotonic() + seconds
     victims, kills, killed = [name for name in fleet.programs if name != "endpoint"], 0, 0.0
     while time.monotonic() < end:
@@ -146,11 +146,7 @@ def load_and_kills(fleet, seconds):
 
 def half_and_half_with_kills(fleet):
     fleet.open("new")
-    for version in ("old", "new"):
-        for program in PROGRAMS:
-            fleet.spawn(version, program)
-        fleet.spawn(version, "worker", 2)
-    kills = load_and_kills(fleet, float(os.environ.get("ROLLING_S", "60")))
+    kills = both_under_kills(fleet, float(os.environ.get("ROLLING_S", "60")))
     fleet.check(INVARIANTS, seconds=90)
     shares = fleet.conn.execute("select count(distinct worker_id), count(*) from durable.attempts").fetchone()
     print(f"    {kills} kills, {len(fleet.runs)} runs, {shares[1]} attempts of {shares[0]} workers", flush=True)
