@@ -5,10 +5,12 @@ the kernel takes all of it away.
 """
 
 import json
+import mmap
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -104,6 +106,7 @@ class Actor:
         self.process = None
         self.ended_by_us = False
         self.stopped = False
+        self.before = False  # it is the version before
         self.exits = []
         self.started = 0.0
         self.lock = threading.RLock()
@@ -144,6 +147,12 @@ class Actor:
                     return "did not end"
             return self.process.returncode if self.process else None
 
+    def other_version(self):
+        """From its next start on, it is the version before, or that of today again."""
+        now, then = (self.env.before, self.env.build) if self.before else (self.env.build, self.env.before)
+        self.argv = [word.replace(now, then) for word in self.argv]
+        self.before = not self.before
+
     def look_after(self):
         """Starts it again if it has ended by itself."""
         if not self.lock.acquire(blocking=False):
@@ -157,7 +166,10 @@ class Actor:
 
 
 class Cluster:
-    """A PostgreSQL. Its settings lie outside of its data, so that they stay when the data is another's copy."""
+    """A PostgreSQL. Its settings lie outside of its data, so that they stay when the data is another's copy. Its clock and its disk can
+    be wrong (tests/support/shim.c)."""
+
+    SHIM = struct.Struct("@5l")  # tests/support/shim.h
 
     def __init__(self, env, machine):
         self.env, self.machine = env, machine
@@ -169,6 +181,16 @@ class Cluster:
         self.process = None
         self.sync = ""
         self.primary = ""
+        with open(f"{self.folder}/shim", "wb+") as file:
+            file.write(bytes(self.SHIM.size))
+            file.flush()
+            self.shim = mmap.mmap(file.fileno(), self.SHIM.size)
+        self.ails = {"wall_s": 0, "boot_s": 0, "fsync_ms": 0, "cut": 0, "full": 0}
+
+    def ail(self, **what):
+        """From now on its clock is wrong by `wall_s`, its disk takes `fsync_ms`, or is `full`."""
+        self.ails.update(what)
+        self.SHIM.pack_into(self.shim, 0, *self.ails.values())
 
     def url(self, database="chaos"):
         return f"postgresql://postgres@{self.machine.ip}:{PORT}/{database}"
@@ -196,6 +218,7 @@ class Cluster:
         with open(f"{self.folder}/log", "ab") as log:
             self.process = subprocess.Popen(
                 self.machine.command(f"{self.env.pg_bin}/postgres", f"--config-file={self.folder}/postgresql.conf", user="postgres"),
+                env={**os.environ, "LD_PRELOAD": f"{self.env.build}/tests/support/shim.so", "DURABLE_SHIM": f"{self.folder}/shim"},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
 
     def stop(self, number=signal.SIGQUIT):
@@ -241,10 +264,11 @@ class Cluster:
 
 
 class Environment:
-    """Builds it all: databases, pooler, programs. `actors` by name; `primary` and `standby` change places."""
+    """Builds it all: databases, pooler, programs. `actors` by name; `primary` and `standby` change places. The programs of today are in
+    the folder `build`, those of the version before in `before`."""
 
-    def __init__(self, folder, root, build, pg_bin):
-        self.folder, self.root, self.build, self.pg_bin = folder, root, build, pg_bin
+    def __init__(self, folder, root, build, before, pg_bin):
+        self.folder, self.root, self.build, self.before, self.pg_bin = folder, root, build, before, pg_bin
         self.evidence_url = f"postgresql://postgres@{HUB}:{PORT}/evidence"
         self.actors = {}
         self.machines = {}

@@ -38,16 +38,19 @@ create table hc.tally (key text not null, ok boolean);  -- increments by clients
 create table hc.total (name text primary key, n bigint not null);
 """
 
-# What the copy has, and how it is read. %(since)s: when the round began.
+# What the copy has, and how it is read. %(newest)s: the sequence number when the round began. Times are the instruments' (below), for the
+# database's clock may be a fault.
 COPIES = {
     "run": (
         "id uuid, seq bigint, job text, queue text, priority int, status text, payload_hash text, result text, error_name text,"
         " attempt int, max_attempts int, key text, parent uuid, at_parent text, created_at timestamptz, started_at timestamptz,"
         " finished_at timestamptz, places int, waits_for text",
         """select r.id, i.seq, r.job, r.queue, r.priority, r.status, md5(r.payload::text), r.result::text, r.error ->> 'name',
-                  r.attempt, r.max_attempts, coalesce(r.payload ->> 'key', r.idempotency_key), r.parent_run_id, r.payload ->> 'at', r.created_at, r.started_at,
-                  r.finished_at, (select count(*) from durable_internal.place p where p.run_id = r.id), r.waiting_for::text
-             from durable.runs r join durable_internal.run i on i.id = r.id where r.created_at >= %(since)s""",
+                  r.attempt, r.max_attempts, coalesce(r.payload ->> 'key', r.idempotency_key), r.parent_run_id, r.payload ->> 'at',
+                  h.created_at, (select min(leased_at) from hc_lease l where l.run = r.id),
+                  case when r.finished_at is not null then h.finished_at end,
+                  (select count(*) from durable_internal.place p where p.run_id = r.id), r.waiting_for::text
+             from durable.runs r join durable_internal.run i on i.id = r.id join hc_run h on h.run = r.id where i.seq > %(newest)s""",
     ),
     "step": (
         "run uuid, position int, name text, kind text, status text, hash text, event uuid, attempt int, worker uuid, fence bigint,"
@@ -57,12 +60,13 @@ COPIES = {
                   case when s.kind in ('step', 'step_tx') and s.name ~ '^(s|tx|f|b|l|p)[.]' then 'step'
                        when s.kind in ('step', 'step_tx', 'state', 'send_event') then 'op' else s.kind end, s.status, md5(coalesce(s.result, s.error, 'null')::text),
                   case when s.kind in ('wait_event', 'wait_any') then (s.result ->> 'id')::uuid end, s.attempt, s.worker_id,
-                  s.fence, s.committed_at
-             from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %(since)s""",
+                  s.fence, h.committed_at
+             from durable.steps s join durable_internal.run r on r.id = s.run_id
+             left join hc_step h on h.run = s.run_id and h.position = s.position and s.committed_at is not null where r.seq > %(newest)s""",
     ),
     "lease": (
         "run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz",
-        """select l.* from hc_lease l join durable_internal.run r on r.id = l.run where r.created_at >= %(since)s""",
+        "select l.* from hc_lease l join durable_internal.run r on r.id = l.run where r.seq > %(newest)s",
     ),
     "worker": (
         "id uuid, name text, pid int, started_at timestamptz",
@@ -71,12 +75,12 @@ COPIES = {
     "event": (
         "id uuid, seq bigint, name text, key text, sent_at timestamptz",
         """select id, seq, name, correlation_key, sent_at from durable_internal.event
-            where sent_at >= %(since)s and name <> '$child'""",
+            where seq > %(newest)s and name <> '$child'""",
     ),
     "delivery": (
         "event_seq bigint, run uuid, wait_id bigint",
         """select d.event_seq, d.run_id, d.wait_id from durable_internal.delivery d
-             join durable_internal.event e on e.seq = d.event_seq where e.sent_at >= %(since)s and e.name <> '$child'""",
+             join durable_internal.event e on e.seq = d.event_seq where e.seq > %(newest)s and e.name <> '$child'""",
     ),
     "wait": (
         "run uuid, run_seq bigint, event text, key text",
@@ -88,42 +92,95 @@ COPIES = {
     "overdue": (
         "run uuid, kind text, due_at timestamptz",
         "select run_id, kind, due_at from durable_internal.timer where due_at < clock_timestamp() - interval '15 s'"
-        " and %(since)s is not null",
+        " and %(newest)s is not null",
     ),
     "tx": (
         "run uuid, step text",
-        "select t.run, t.step from hc_tx t join durable_internal.run r on r.id = t.run where r.created_at >= %(since)s",
+        "select t.run, t.step from hc_tx t join durable_internal.run r on r.id = t.run where r.seq > %(newest)s",
     ),
     "counter": (
         "key text, value bigint",
-        "select key, (value #>> '{}')::bigint from durable_internal.state where key ~ '^(counter|tally):' and %(since)s is not null",
+        "select key, (value #>> '{}')::bigint from durable_internal.state where key ~ '^(counter|tally):' and %(newest)s is not null",
     ),
     "attempt": (
         "run uuid, attempt int, outcome text",
-        """select a.run_id, a.attempt, a.outcome from durable.attempts a join durable.runs r on r.id = a.run_id
-            where r.created_at >= %(since)s""",
+        "select a.run_id, a.attempt, a.outcome from durable.attempts a join durable_internal.run r on r.id = a.run_id"
+        " where r.seq > %(newest)s",
     ),
 }
 
-# Kept by the system under test itself, in the transactions that it is about: who had which lease, from when to when; and
-# what steps with a transaction did in it.
+# Kept by the system under test itself, in the transactions that it is about: when a run began and ended, when a step was committed,
+# who had which lease, from when to when; and what steps with a transaction did in it. Their clock is right when the database's is not:
+# the file `shim` says by how many seconds that one is wrong at the instant (tests/support/shim.h; the first byte tells them, the last the sign).
 INSTRUMENTS = """
+create function hc_now() returns timestamptz language plpgsql security definer as $$
+declare
+    shim constant text := replace(current_setting('config_file'), 'postgresql.conf', 'shim');
+    wrong bytea;
+    instant timestamptz;
+begin
+    loop
+        wrong := pg_read_binary_file(shim, 0, 8);
+        instant := clock_timestamp();
+        exit when wrong = pg_read_binary_file(shim, 0, 8);
+    end loop;
+    return instant - make_interval(secs => get_byte(wrong, 0) - case when get_byte(wrong, 7) = 255 then 256 else 0 end);
+end $$;
+create table hc_run (run uuid primary key, created_at timestamptz not null, finished_at timestamptz);
+create table hc_step (run uuid, position int, committed_at timestamptz not null, primary key (run, position));
 create table hc_lease (run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz);
 create index on hc_lease (run);
 create table hc_tx (run uuid, step text);
 create table hc_account (run uuid, step text, n int, primary key (run, step)); -- a zombie's uncommitted row would be waited for
 create table hc_mark (mark bigint generated always as identity);
 create function hc_leased() returns trigger language plpgsql security definer as $$
+declare
+    instant constant timestamptz := public.hc_now();
 begin
-    insert into public.hc_lease select run_id, fence, worker_id, attempt, clock_timestamp() from fresh;
+    insert into public.hc_lease select run_id, fence, worker_id, attempt, instant from fresh;
     return null;
 end $$;
 create function hc_given_back() returns trigger language plpgsql security definer set enable_seqscan = off as $$
+declare
+    instant constant timestamptz := public.hc_now();
 begin
-    update public.hc_lease h set ended_at = clock_timestamp() from gone g
+    update public.hc_lease h set ended_at = instant from gone g
      where h.run = g.run_id and h.fence = g.fence and h.worker = g.worker_id and h.ended_at is null;
     return null;
 end $$;
+create function hc_begun() returns trigger language plpgsql security definer as $$
+declare
+    instant constant timestamptz := public.hc_now();
+begin
+    insert into public.hc_run select id, instant from fresh;
+    return null;
+end $$;
+create function hc_ended() returns trigger language plpgsql security definer as $$
+begin
+    update public.hc_run set finished_at = public.hc_now() where run = new.id;
+    return null;
+end $$;
+create function hc_committed() returns trigger language plpgsql security definer as $$
+declare
+    instant constant timestamptz := public.hc_now();
+begin
+    insert into public.hc_step select run_id, position, instant from fresh
+        on conflict (run, position) do update set committed_at = excluded.committed_at;
+    return null;
+end $$;
+create function hc_committed_anew() returns trigger language plpgsql security definer as $$
+begin
+    update public.hc_step set committed_at = public.hc_now() where run = new.run_id and position = new.position;
+    return null;
+end $$;
+create trigger hc_begun after insert on durable_internal.run
+    referencing new table as fresh for each statement execute function hc_begun();
+create trigger hc_ended after update on durable_internal.run
+    for each row when (old.finished_at is null and new.finished_at is not null) execute function hc_ended();
+create trigger hc_committed after insert on durable_internal.step
+    referencing new table as fresh for each statement execute function hc_committed();
+create trigger hc_committed_anew after update on durable_internal.step
+    for each row when (old.committed_at <> new.committed_at) execute function hc_committed_anew();
 create trigger hc_leased after insert on durable_internal.lease
     referencing new table as fresh for each statement execute function hc_leased();
 create trigger hc_given_back after delete on durable_internal.lease
@@ -145,14 +202,20 @@ def prepare_system(system):
     system.execute(INSTRUMENTS)
 
 
-def copy_system(system, evidence, since):
+def newest(system):
+    """The sequence number up to which there are runs and events."""
+    return system.execute("select greatest((select max(seq) from durable_internal.run), (select max(seq) from durable_internal.event), 0)"
+                          ).fetchone()[0]
+
+
+def copy_system(system, evidence, before):
     """Replaces the copy by what the system says now, in one snapshot. What was done later, if it was not at rest, is left out."""
     began = evidence.execute("select clock_timestamp()").fetchone()[0]
     with system.transaction():
         system.execute("set transaction isolation level repeatable read, read only")
         for name, (_, query) in COPIES.items():
             evidence.execute(f"truncate sut.{name}")
-            text = query.replace("%(since)s", f"timestamptz '{since.isoformat()}'").replace("%%", "%")
+            text = query.replace("%(newest)s", str(before))
             with system.cursor().copy(f"copy ({text}) to stdout") as source, \
                     evidence.cursor().copy(f"copy sut.{name} from stdin") as target:
                 for block in source:
@@ -161,11 +224,11 @@ def copy_system(system, evidence, since):
     evidence.execute("analyze")
 
 
-def look_at_steps(system, evidence, since):
+def look_at_steps(system, evidence, before):
     """Remembers the steps that are completed now: they may never change, nor go."""
     rows = system.execute(
         """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error, 'null')::text)
-             from durable.steps s join durable.runs r on r.id = s.run_id where r.created_at >= %s""", (since,)).fetchall()
+             from durable.steps s join durable_internal.run r on r.id = s.run_id where r.seq > %s""", (before,)).fetchall()
     if rows:
         evidence.execute("insert into hc.step_look select * from unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])"
                          " on conflict do nothing", [list(column) for column in zip(*rows)])
@@ -181,14 +244,14 @@ def look_at_sessions(system, evidence):
         evidence.execute("insert into hc.session_look (app, pid, state, wait, age) values (%s, %s, %s, %s, %s)", row)
 
 
-def take_digest(system, evidence, round_number, since, until):
+def take_digest(system, evidence, round_number, before, last):
     """What a finished round left behind, as one number: later looks have to see the same."""
     runs, digest = system.execute(
         """select count(*), coalesce(sum(hashtextextended(concat_ws('|', r.id, r.status, r.result, r.finished_at, r.attempt,
                     (select sum(hashtextextended(concat_ws('|', s.position, s.name, s.result, s.error, s.committed_at), 0))
                        from durable.steps s where s.run_id = r.id)), 0)), 0)::text
-             from durable.runs r where r.created_at >= %s and r.created_at < %s and r.status in ('completed', 'cancelled')""",
-        (since, until)).fetchone()
+             from durable.runs r join durable_internal.run i on i.id = r.id
+            where i.seq > %s and i.seq <= %s and r.status in ('completed', 'cancelled')""", (before, last)).fetchone()
     evidence.execute("insert into hc.digest (round, runs, digest) values (%s, %s, %s)", (round_number, runs, digest))
 
 

@@ -24,7 +24,8 @@ class Nemesis:
     """Faults by weight, from a seed. `heal` ends all of them and waits until the machines are whole."""
 
     WEIGHTS = {"kill_worker": 30, "stop": 15, "kill_control": 10, "cut": 10, "slow": 5, "terminate": 10, "restart_postgres": 5,
-               "failover": 1, "queue": 3, "drain": 3, "clock": 3, "kill_endpoint": 3, "snapshot": 1}
+               "failover": 2, "queue": 3, "drain": 2, "other_version": 3, "clock": 3, "kill_endpoint": 3, "snapshot": 1, "database_clock": 1,
+               "disk": 1}
 
     def __init__(self, env, seed, only=None):
         self.env = env
@@ -36,6 +37,8 @@ class Nemesis:
         self.evidence = history.connect(env.evidence_url)
         self.log_lock = threading.Lock()
         self.postgres_lock = threading.Lock()  # of whoever has the databases in hand
+        self.clock_lock = threading.Lock()  # of whoever has their clock
+        self.ends = float("inf")  # when all is to be healed, by time.monotonic()
 
     def log(self, what, whom, detail=None):
         with self.log_lock:
@@ -122,7 +125,7 @@ class Nemesis:
     def stop(self, draw):
         """Mostly a worker that has runs in hand, for so long that these become another's meanwhile, if there is another."""
         names = draw.choices((WORKERS, CONTROL, ENDPOINTS), (8, 1.5, 0.5))[0]
-        seconds = draw.choice((1, 2, 5, 8, 12, 20)) * draw.uniform(0.7, 1)
+        seconds = draw.choice((1, 2, 5, 8, 12, 20, 40, 60)) * draw.uniform(0.7, 1)
         if names is WORKERS and draw.random() < 0.8:
             names = [name for name in self.with_runs() if not self.env.actors[FELLOW[name]].stopped]
             seconds = draw.uniform(LEASE_S + 1.5, LEASE_S + 6)
@@ -151,15 +154,23 @@ class Nemesis:
         return sorted(name for (name,) in rows) or WORKERS
 
     def drain(self, draw):
+        self.end_in_order(draw, "drain")
+
+    def other_version(self, draw):
+        self.end_in_order(draw, "other version")
+
+    def end_in_order(self, draw, what):
         with self.one_of(draw, WORKERS + CONTROL) as actor:
             if actor is None:
                 return
-            fault, young = self.log("drain", actor.name), time.monotonic() - actor.started < YOUNG_S
+            fault, young = self.log(what, actor.name), time.monotonic() - actor.started < YOUNG_S
             status = actor.end(signal.SIGTERM)
-        self.over(fault, f"exit {status}")
+            if what == "other version":
+                actor.other_version()
+            actor.start()
+        self.over(fault, f"exit {status}{', then the version before' if actor.before else ''}")
         if status != 0 and not young:
             self.problems.append(f"drain: {actor.name} ended with {status}")
-        actor.start()
 
     def clock(self, draw):
         """A program whose wall clock is wrong by an hour, for a while. Endpoints refuse signatures from such a clock, so none of
@@ -275,6 +286,38 @@ class Nemesis:
             how = old.become_standby_of(new, rewind=draw.random() < 0.5)
             env.make_synchronous()
             self.over(fault, f"{'cut off' if cut_off else 'killed'}, back by {how}")
+        finally:
+            self.postgres_lock.release()
+
+    def database_clock(self, draw):
+        """The primary's clock steps, and later back. What was set by a clock that was ahead comes so much later when it is back: so near
+        the end it is not far ahead."""
+        if not self.clock_lock.acquire(blocking=False):
+            return
+        try:
+            cluster, step = self.env.primary, draw.choice((-120, -12, 12, 120))
+            if step > self.ends - time.monotonic():
+                step = 12
+            fault = self.log("database clock", cluster.name, f"{step:+} s")
+            cluster.ail(wall_s=step)
+            self.wait(draw.uniform(3, 15))
+            cluster.ail(wall_s=0)
+            self.over(fault)
+        finally:
+            self.clock_lock.release()
+
+    def disk(self, draw):
+        """The primary's disk is full, or slow. It may end of the former, and is started again when there is room."""
+        if not self.postgres_lock.acquire(timeout=PATIENCE_S):
+            return
+        try:
+            cluster, full = self.env.primary, draw.random() < 0.5
+            fault = self.log("disk full" if full else "disk slow", cluster.name)
+            cluster.ail(full=int(full), fsync_ms=0 if full else 500)
+            self.wait(draw.uniform(2, 10))
+            cluster.ail(full=0, fsync_ms=0)
+            cluster.wait_ready()
+            self.over(fault)
         finally:
             self.postgres_lock.release()
 

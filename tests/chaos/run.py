@@ -49,6 +49,11 @@ select extract(epoch from (select min(s.committed_at) from sut.step s where s.co
   from hc.fault f join lateral (select min(at) as at from hc.fault p where p.what = 'promoted' and p.id > f.id) p on p.at is not null
  where f.what = 'primary'"""
 
+SINCE_LAST_FAULT = """
+select extract(epoch from greatest(clock_timestamp() - max(at), interval '0')) from (
+    select max(at) as at from hc.effect where kind = 'crash' union all select max(at) from hc.phase where phase = 'calm' union all
+    select max(until + replace(detail, '+', '')::interval) from hc.fault where what = 'database clock') as last"""
+
 
 class Figures:
     """What was reached, over all rounds: a quiet workload proves nothing."""
@@ -68,7 +73,7 @@ class Figures:
         for what, n in evidence.execute("select what, count(*) from hc.fault where what <> 'promoted' group by what"):
             self.add(f"fault {what}", n)
         for what, n in evidence.execute("select split_part(whom, ' ', 1), count(*) from hc.fault where what = 'kill' group by 1"):
-            self.add(f"killed {what.rstrip('123')}", n)
+            self.add(f"killed {what.rstrip('1234')}", n)
         for status, n in evidence.execute("select status, count(*) from sut.run group by status"):
             self.add(f"run {status}", n)
         for job, n in evidence.execute("select job, count(*) from sut.run group by job"):
@@ -120,7 +125,7 @@ class Figures:
 class Run:
     def __init__(self, options, root, folder):
         self.options, self.folder = options, folder
-        self.env = environment.Environment(folder, root, options.build, options.pg_bin)
+        self.env = environment.Environment(folder, root, options.build, options.before, options.pg_bin)
         self.figures = Figures()
         self.failed = self.passed = 0
         self.rounds = []
@@ -142,7 +147,7 @@ class Run:
         if self.options.sanitized:  # whose runtime has to be loaded before any other, as libfaketime
             self.nemesis.weights.pop("clock", None)
 
-    def watch(self, done, evidence, since):
+    def watch(self, done, evidence, before):
         """While faults happen: starts again what ended by itself, and looks at sessions and steps."""
         ticks = 0
         while not done.wait(0.3):
@@ -153,7 +158,7 @@ class Run:
                     with history.psycopg.connect(self.env.primary.url(), autocommit=True, connect_timeout=2) as system:
                         history.look_at_sessions(system, evidence)
                         if ticks % 70 == 0:
-                            history.look_at_steps(system, evidence, since)
+                            history.look_at_steps(system, evidence, before)
             except history.psycopg.OperationalError:
                 pass  # it is away just now
             except history.psycopg.Error as error:
@@ -161,44 +166,42 @@ class Run:
 
     def round(self, number, seconds):
         env, evidence = self.env, self.env.evidence
-        since = evidence.execute("insert into hc.phase (round, phase) values (%s, 'run') returning at", (number,)).fetchone()[0]
+        with env.system() as system:
+            before = history.newest(system)
+        evidence.execute("insert into hc.phase (round, phase) values (%s, 'run')", (number,))
         done = threading.Event()
-        watcher = threading.Thread(target=self.watch, args=(done, history.connect(env.evidence_url), since))
+        watcher = threading.Thread(target=self.watch, args=(done, history.connect(env.evidence_url), before))
         watcher.start()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        self.nemesis.ends = time.monotonic() + seconds
+        while time.monotonic() < self.nemesis.ends:
             self.nemesis.step()
         self.nemesis.heal()
         evidence.execute("insert into hc.phase (round, phase) values (%s, 'calm')", (number,))
-        took = self.wait_for_rest(number, since)
+        took = self.wait_for_rest(number, before)
         done.set()
         watcher.join()
-        self.judge(number, since, took)
+        self.judge(number, before, took)
 
-    def wait_for_rest(self, number, since):
+    def wait_for_rest(self, number, before):
         """How long after the last fault everything had ended; None: it had not, even later. A program that tells its handler to
-        crash is a fault too."""
+        crash is a fault too; and a clock that was ahead is one until the time that it showed."""
         healed = time.monotonic()
         while time.monotonic() - healed < self.options.calm + GRACE_S:
             calm = self.env.evidence.execute("select count(*) from hc.calm where round = %s", (number,)).fetchone()[0]
             with self.env.system() as system:
                 system.execute("set enable_seqscan = off")
-                left = system.execute("select count(*) from durable_internal.run where created_at >= %s and status is null",
-                                      (since,)).fetchone()[0]
+                left = system.execute("select count(*) from durable_internal.run where seq > %s and status is null",
+                                      (before,)).fetchone()[0]
             if calm == len(self.env.clients) and left == 0:
-                since_fault = self.env.evidence.execute(
-                    "select extract(epoch from clock_timestamp() - max(at)) from (select max(at) as at from hc.effect"
-                    " where kind = 'crash' union all select max(at) from hc.phase where phase = 'calm') as last").fetchone()[0]
-                return float(since_fault)
+                return float(self.env.evidence.execute(SINCE_LAST_FAULT).fetchone()[0])
             time.sleep(0.5)
         return None
 
-    def judge(self, number, since, took):
+    def judge(self, number, before, took):
         env, evidence = self.env, self.env.evidence
         with env.system() as system:
-            history.copy_system(system, evidence, since)
-            until = evidence.execute("select clock_timestamp()").fetchone()[0]
-            self.rounds.append((number, since, until))
+            history.copy_system(system, evidence, before)
+            self.rounds.append((number, before, history.newest(system)))
             for one in self.rounds[-3:]:
                 history.take_digest(system, evidence, one[0], one[1], one[2])
         found = invariants.violations(evidence)
@@ -289,6 +292,7 @@ def main():
     parser.add_argument("--keep", default="/tmp", help="where the evidence of bad rounds is kept")
     parser.add_argument("--sanitized", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--before", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--pg-bin", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--folder", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()

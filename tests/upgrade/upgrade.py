@@ -156,7 +156,7 @@ def half_and_half_with_kills(fleet):
 def main(arguments):
     commit = versions.before(arguments[0] if arguments else os.environ.get("DURABLE_UPGRADE_FROM"))
     began = time.monotonic()
-    both = {"old": versions.built(commit), "new": versions.programs_of(BUILD)}
+    both = {"old": versions.programs_of(versions.built(commit)), "new": versions.programs_of(BUILD)}
     print(f"the version before is {commit[:12]}; its programs are there after {time.monotonic() - began:.0f} s", flush=True)
     compared, missed = calls.look(commit)
     passed, failed = int(not missed), int(bool(missed))

@@ -1,4 +1,8 @@
-"""The version before: which commit that is, its sources, its schema, its programs."""
+#!/usr/bin/python3
+"""The version before: which commit that is, its sources, its schema, its programs.
+
+Usage: DURABLE_BUILD=FOLDER tests/upgrade/versions.py debug|release     builds its programs, and says where they are
+"""
 import contextlib
 import pathlib
 import shutil
@@ -11,6 +15,8 @@ from harness import TREE, command
 
 TARGETS = {"worker": "worker/durable-worker", "scheduler": "server/scheduler/durable-scheduler",
            "server": "server/api/durable-server", "cli": "cli/durable", "module": "tests/support/test_module.so"}
+HANDLERS = "tests/chaos/kitchen_sink"  # of today: a user's code does not go back with the programs
+OPTIONS = {"debug": ["-Dbuildtype=debug", "-Doptimization=1"], "release": ["-Dbuildtype=release"]}
 BUILD_S = 900  # within which all of it is built
 
 
@@ -42,16 +48,24 @@ def programs_of(build):
     return {name: build / path for name, path in TARGETS.items()}
 
 
-def built(commit):
-    """Its programs. They are kept in build/, for the next time."""
-    folder = TREE / "build" / f"before-{commit[:12]}"
-    programs = programs_of(folder / "build")
-    if not all(path.exists() for path in programs.values()):
-        shutil.rmtree(folder, ignore_errors=True)
-        extract(commit, folder / "tree")
-        command("meson", "setup", folder / "build", folder / "tree", "-Dbuildtype=debug", "-Doptimization=1")
-        command("ninja", "-C", folder / "build", *TARGETS.values(), timeout=BUILD_S)
-    return programs
+def built(commit, how="debug"):
+    """The folder with its programs. It is kept in build/, for the next time."""
+    tree = TREE / "build" / f"before-{commit[:12]}"
+    build = tree / "build" / how
+    if not (build / "build.ninja").exists():
+        shutil.rmtree(build, ignore_errors=True)
+        if not (tree / "meson.build").exists():
+            part = tree.with_suffix(".part")
+            for rest in (part, tree):
+                shutil.rmtree(rest, ignore_errors=True)
+            extract(commit, part)
+            part.rename(tree)
+        command("meson", "setup", build, tree, *OPTIONS[how])
+    today, theirs = TREE / f"{HANDLERS}.c", tree / f"{HANDLERS}.c"
+    if today.read_bytes() != theirs.read_bytes():
+        shutil.copy(today, theirs)
+    command("ninja", "-C", build, *TARGETS.values(), f"{HANDLERS}.so", timeout=BUILD_S)
+    return build
 
 
 def load_schema(url, tree):
@@ -61,3 +75,7 @@ def load_schema(url, tree):
     subprocess.run(["psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", url], check=True, text=True, stderr=subprocess.PIPE,
                    input=text + "set client_min_messages = warning; select durable_internal.make_partitions();",
                    stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    print(built(before(), sys.argv[1]))
