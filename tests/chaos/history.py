@@ -57,7 +57,7 @@ COPIES = {
         " committed_at timestamptz",
         # A handler's function is a step by its name; what else has a worker commit it is an op; the rest ends without one.
         """select s.run_id, s.position, s.name,
-                  case when s.kind in ('step', 'step_tx') and s.name ~ '^(s|tx|f|b|l|p)[.]' then 'step'
+                  case when s.kind in ('step', 'step_tx') and s.name ~ '^(s|tx|f|h|b|l|p)[.]' then 'step'
                        when s.kind in ('step', 'step_tx', 'state', 'send_event') then 'op' else s.kind end, s.status, md5(coalesce(s.result, s.error, 'null')::text),
                   case when s.kind in ('wait_event', 'wait_any') then (s.result ->> 'id')::uuid end, s.attempt, s.worker_id,
                   s.fence, h.committed_at

@@ -112,6 +112,14 @@ static dj_status flaky_step(dj_run *run, json_object *op, json_object **ret_resu
     return DJ_OK;
 }
 
+static dj_status hanging_step(dj_run *run, json_object *op, json_object **ret_result) {
+    if (note(run, "step", text_of(op, "name"), NULL) == 1) {
+        usleep((useconds_t)(1000 * number_of(op, "ms")));
+    }
+    *ret_result = json_object_new_int64(number_of(op, "v"));
+    return DJ_OK;
+}
+
 static dj_status big_step(dj_run *run, json_object *op, json_object **ret_result) {
     size_t bytes = (size_t)number_of(op, "bytes");
     (void)note(run, "step", text_of(op, "name"), NULL);
@@ -186,11 +194,13 @@ static dj_status op_locked(dj_run *run, json_object *op, int64_t *ret_value) {
     return DJ_OK;
 }
 
-static dj_status op_flaky(dj_run *run, json_object *op, int64_t *ret_value) {
+/* A step with tries of its own. */
+static dj_status op_tried(dj_run *run, json_object *op, dj_step_fn step, int64_t *ret_value) {
     dj_step_options options = { .max_attempts = 20,
-                                .backoff = { .initial = "50ms", .max = "200ms" } };
+                                .backoff = { .initial = "50ms", .max = "200ms" },
+                                .timeout = text_of(op, "timeout") };
     json_object *result = NULL;
-    DJ_TRY(dj_step_with(run, text_of(op, "name"), flaky_step, op, &options, &result));
+    DJ_TRY(dj_step_with(run, text_of(op, "name"), step, op, &options, &result));
     *ret_value = json_object_get_int64(result);
     return DJ_OK;
 }
@@ -231,7 +241,10 @@ static dj_status interpret(dj_run *run, json_object *payload, json_object *op, i
         return dj_step(run, text_of(op, "name"), bad_step, op, NULL);
     }
     if (strcmp(what, "flaky") == 0) {
-        return op_flaky(run, op, ret_value);
+        return op_tried(run, op, flaky_step, ret_value);
+    }
+    if (strcmp(what, "hang") == 0) {
+        return op_tried(run, op, hanging_step, ret_value);
     }
     if (strcmp(what, "wait") == 0) {
         return op_wait(run, op, ret_value);

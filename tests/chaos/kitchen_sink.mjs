@@ -30,15 +30,20 @@ function note(run, kind, step, value) {
   })
 }
 
+const tried = { maxAttempts: 20, backoff: { initial: '50ms', max: '200ms' } } // a step with tries of its own
 const operations = {
   step: ({ run, step }, op) => step.run(op.name, async () => {
     await note(run, 'step', op.name)
     await pause(op.ms)
     return op.v
   }),
-  flaky: ({ run, step }, op) => step.run(op.name, { maxAttempts: 20, backoff: { initial: '50ms', max: '200ms' } }, async () => {
+  flaky: ({ run, step }, op) => step.run(op.name, tried, async () => {
     const calls = await note(run, 'step', op.name)
     if (calls < op.tries) throw new Error(`call ${calls} fails`)
+    return op.v
+  }),
+  hang: ({ run, step }, op) => step.run(op.name, { ...tried, timeout: op.timeout }, async () => {
+    if (await note(run, 'step', op.name) === 1) await pause(op.ms)
     return op.v
   }),
   par: async (context, op) => (await Promise.all(op.steps.map(one => operations.step(context, one)))).reduce((a, b) => a + b, 0),

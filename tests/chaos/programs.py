@@ -3,7 +3,7 @@
 A program is a list of operations; kitchen_sink.c and kitchen_sink.mjs interpret it. The value of each goes into a sum that
 depends on the order. Everything about a program follows from its key and the seed.
 
-The names of an operation say what it is, which the checker relies on: s, tx, f, b, l, p are functions that were called; w is a
+The names of an operation say what it is, which the checker relies on: s, tx, f, h, b, l, p are functions that were called; w is a
 wait; `sent.…` an event that the run sends.
 """
 
@@ -13,7 +13,7 @@ MODULUS = 1000003
 JOBS = ("sink.c", "sink.one", "sink.two")
 
 # What a program is made of, and how often.
-WEIGHTS = {"step": 40, "burst": 12, "tx": 8, "flaky": 5, "par": 6, "big": 2, "wait": 9, "timeout": 3, "race": 3, "any": 4, "sleep": 6, "child": 5,
+WEIGHTS = {"step": 40, "burst": 12, "tx": 8, "flaky": 5, "hang": 2, "par": 6, "big": 2, "wait": 9, "timeout": 3, "race": 3, "any": 4, "sleep": 6, "child": 5,
            "count": 8, "setget": 5, "locked": 4, "send": 5, "fail": 2, "crash": 0.3}
 LAST = {None: 94, "doom": 4, "bad": 2}
 
@@ -48,7 +48,7 @@ class Program:
             self.payload["at"] = at
 
     def length(self):
-        return self.random.randint(1, 6) if self.depth > 0 else self.random.randint(5, 25)
+        return self.random.randint(1, 6) if self.depth > 0 else min(self.random.randint(5, 40), self.random.randint(5, 40))
 
     def operation(self, i):
         kinds = dict(WEIGHTS)
@@ -87,6 +87,11 @@ class Program:
 
     def op_flaky(self, i):
         op = {**self.step(f"f.{i}", "flaky"), "tries": self.random.randint(2, 3)}
+        return op, op["v"]
+
+    def op_hang(self, i):
+        """Its first call takes longer than the step may."""
+        op = {"op": "hang", "name": f"h.{i}", "timeout": "300ms", "ms": self.random.randint(500, 4000), "v": self.value()}
         return op, op["v"]
 
     def op_par(self, i):
