@@ -43,6 +43,8 @@ class Summary:
 
     def times(self, runs):
         alone = [s for run in runs if run["only"] == KILLS_ALONE for s in run["recovery"]]
+        if not alone:
+            print(f"  kills alone: not among these runs (--only {','.join(KILLS_ALONE)})")
         self.at_most("killed until the run has a worker again, kills alone, p50", alone, 50, 3.5)
         self.at_most("killed until the run has a worker again, kills alone, p99", alone, 99, 5)
         self.at_most("promoted until the next step is committed, longest", [s for run in runs for s in run["promotion"]], 100, 15)
