@@ -197,6 +197,15 @@ class Check(unittest.TestCase):
         for whom, excused in (("worker1", False), ("worker2", True)):
             self.assertEqual(promise not in self.found_with(f"with late as ({late}) {stop % whom}"), excused, whom)
 
+    def test_a_transaction_that_a_wrong_clock_says_is_old_is_excused(self):
+        look = ("insert into hc.session_look (at, app, pid, state, age) values"
+                f" ({AT(20)}, 'durable-worker', 5, 'active', '12 s')")
+        fault = "insert into hc.fault (at, until, what, whom, detail) values (%s, %s, 'database clock', 'pg1', '+120 s')"
+        promise = "no session of ours is in a transaction for over ten seconds"
+        for at, until, excused in ((1, 9, False), (1, 11, True), (21, 30, False)):
+            found = self.found_with(f"with look as ({look}) {fault % (AT(at), AT(until))}")
+            self.assertEqual(promise not in found, excused, (at, until))
+
 
 def planted(promise, fault):
     def test(self):
