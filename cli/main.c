@@ -1,7 +1,7 @@
 /* durable: the command line. */
 #include "cli/commands.h"
 #include "common/log.h"
-#include <durable/version.h>
+#include "common/versions.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -35,7 +35,7 @@ int main(int argc, char **argv) {
         return argc > 1 ? 0 : 2;
     }
     if (strcmp(name, "--version") == 0) {
-        (void)printf("durable %s\n", DURABLE_VERSION);
+        versions_print("durable", stdout);
         return 0;
     }
     for (int i = 0; i < command_count; i++) {

@@ -3,7 +3,7 @@
 
 #include "common/check.h"
 #include "common/duration.h"
-#include <durable/version.h>
+#include "common/versions.h"
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -140,7 +140,7 @@ static void print_and_exit(const struct config_command *command, bool help) {
     if (help) {
         config_print_help(command, stdout);
     } else {
-        (void)printf("%s %s\n", command->program, DURABLE_VERSION);
+        versions_print(command->program, stdout);
     }
     exit(0); /* NOLINT(concurrency-mt-unsafe): a program has no threads yet when it reads its flags
               */
