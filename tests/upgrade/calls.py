@@ -15,7 +15,9 @@ import psycopg
 
 sys.dont_write_bytecode = True
 import versions
-from harness import command, database
+from harness import TREE, command, database, folder
+
+SOURCES = {"worker": "worker", "server": "server/api", "scheduler": "server/scheduler"}
 
 
 class DbCall(ctypes.Structure):
@@ -26,13 +28,23 @@ class DbCall(ctypes.Structure):
 
 def calls_of(tree):
     """(name, SQL, types of parameters) of each call, as the compiler sees it."""
-    library = tree / "db_calls.so"
-    command("cc", "-shared", "-fPIC", "-I", tree, "-I", command("pg_config", "--includedir").strip(), "-o", library,
-                 tree / "common/db_calls.c")
-    names = [line.split()[-1] for line in command("nm", "-D", "--defined-only", library).splitlines()]
-    loaded = ctypes.CDLL(str(library))
-    calls = [DbCall.in_dll(loaded, name) for name in sorted(names) if name.startswith("CALL_")]
-    return [(call.name.decode(), call.sql.decode(), [call.param_types[n] for n in range(call.param_count)]) for call in calls]
+    with folder() as place:
+        library = place / "db_calls.so"
+        command("cc", "-shared", "-fPIC", "-I", tree, "-I", command("pg_config", "--includedir").strip(), "-o", library,
+                tree / "common/db_calls.c")
+        names = [line.split()[-1] for line in command("nm", "-D", "--defined-only", library).splitlines()]
+        loaded = ctypes.CDLL(str(library))
+    calls = {name: DbCall.in_dll(loaded, name) for name in sorted(names) if name.startswith("CALL_")}
+    return [(name, call.sql.decode(), [call.param_types[n] for n in range(call.param_count)]) for name, call in calls.items()]
+
+
+def missed_by(url):
+    """What the programs of today call, and the schema there does not understand: program → their names. One that misses none can work."""
+    schema = Schema(url)
+    unknown = {name for name, sql, types in calls_of(TREE) if schema.meaning(sql, types)[0] is None}
+    schema.conn.close()
+    said = {program: "".join(file.read_text() for file in (TREE / place).glob("*.c")) for program, place in SOURCES.items()}
+    return {program: sorted(unknown & set(re.findall(r"\bCALL_\w+", text))) for program, text in said.items()}
 
 
 class Schema:
