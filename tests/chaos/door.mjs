@@ -10,7 +10,8 @@ const calls = {
   send: (stackshift, event, payload, options) => stackshift.events.send(event, payload, options).then(sent => sent.id),
   increment: (stackshift, key) => stackshift.state.increment(key),
   cancel: (stackshift, run) => stackshift.runs.cancel(run),
-  retry: (stackshift, run) => stackshift.runs.retry(run, { maxAttempts: 3 })
+  retry: (stackshift, run) => stackshift.runs.retry(run, { maxAttempts: 3 }),
+  release: (stackshift, key) => stackshift.releaseKey(key)
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

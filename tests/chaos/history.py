@@ -13,7 +13,9 @@ create schema hc;
 create table hc.act (                 -- every call of a client; ok: true acknowledged, false refused, null unknown
     id bigint generated always as identity, client text not null, door text not null, op text not null,
     began timestamptz not null, at timestamptz not null, ok boolean, key text, job text, run uuid, event uuid,
-    payload_hash text, ttl interval, error text);
+    payload_hash text, ttl interval, error text,
+    restart boolean not null default false,  -- of a start: a run that failed or was cancelled is to give up the key
+    seen uuid);                              -- … such a run of this key, that the client had seen before it called
 create table hc.effect (              -- the first thing that a function does, and what a wait gave back
     id bigint generated always as identity, at timestamptz not null default clock_timestamp(), run uuid not null,
     kind text not null, step text, attempt int not null, actor text not null, pid int, fence bigint, value text);
@@ -89,6 +91,21 @@ COPIES = {
            select w.run_id, w.run_seq, o.event, o.correlation_key
              from durable_internal.wait_other o join durable_internal.wait w using (wait_id)""",
     ),
+    "waited": (  # a run of the workload waits for one thing at a time, so a wait is known by its place
+        "wait_id bigint, run uuid, position int, name text, timed_out boolean",
+        """select w.wait_id, w.run, w.position, w.name, coalesce((s.result ->> 'timedOut')::boolean, false)
+             from hc_wait w join durable_internal.run r on r.id = w.run
+             left join durable_internal.step s on s.run_id = w.run and s.position = w.position where r.seq > %(newest)s""",
+    ),
+    "keyed": (  # how long its key was to hold, by the run itself
+        "run uuid, key text, ttl interval",
+        """select id, idempotency_key, idempotency_expires_at - created_at from durable_internal.run
+            where idempotency_key is not null and seq > %(newest)s""",
+    ),
+    "holding": (
+        "key text, run uuid, taken_at timestamptz, expires_at timestamptz, gone_at timestamptz, next uuid, over boolean, status text",
+        "select h.* from hc_holding h join durable_internal.run r on r.id = h.run where r.seq > %(newest)s",
+    ),
     "overdue": (
         "run uuid, kind text, due_at timestamptz",
         "select run_id, kind, due_at from durable_internal.timer where due_at < clock_timestamp() - interval '15 s'"
@@ -109,9 +126,11 @@ COPIES = {
     ),
 }
 
-# Kept by the system under test itself, in the transactions that it is about: when a run began and ended, when a step was committed,
-# who had which lease, from when to when; and what steps with a transaction did in it. Their clock is right when the database's is not:
-# the file `shim` says by how many seconds that one is wrong at the instant (tests/support/shim.h; the first byte tells them, the last the sign).
+# Kept by the system under test itself, in the transactions that it is about: when a run began and ended, when a step was committed;
+# who had which lease, from when to when; which run had which key, to which it went next (null: it was released), and whether it was over
+# then, or how its run had ended; which wait was of which step; and what steps with a transaction did in it. Their clock is right when the
+# database's is not: the file `shim` says by how many seconds that one is wrong at the instant (tests/support/shim.h; the first byte tells
+# them, the last the sign).
 INSTRUMENTS = """
 create function hc_now() returns timestamptz language plpgsql security definer as $$
 declare
@@ -130,6 +149,10 @@ create table hc_run (run uuid primary key, created_at timestamptz not null, fini
 create table hc_step (run uuid, position int, committed_at timestamptz not null, primary key (run, position));
 create table hc_lease (run uuid, fence bigint, worker uuid, attempt int, leased_at timestamptz, ended_at timestamptz);
 create index on hc_lease (run);
+create table hc_holding (key text, run uuid, taken_at timestamptz, expires_at timestamptz, gone_at timestamptz, next uuid, over boolean,
+                         status text);
+create index on hc_holding (run);
+create table hc_wait (wait_id bigint, run uuid, position int, name text);
 create table hc_tx (run uuid, step text);
 create table hc_account (run uuid, step text, n int, primary key (run, step)); -- a zombie's uncommitted row would be waited for
 create table hc_mark (mark bigint generated always as identity);
@@ -181,20 +204,45 @@ create trigger hc_committed after insert on durable_internal.step
     referencing new table as fresh for each statement execute function hc_committed();
 create trigger hc_committed_anew after update on durable_internal.step
     for each row when (old.committed_at <> new.committed_at) execute function hc_committed_anew();
+create function hc_held() returns trigger language plpgsql security definer set enable_seqscan = off as $$
+begin
+    if tg_op <> 'INSERT' then  -- `over` by the clock that has just decided it
+        update public.hc_holding h
+           set gone_at = public.hc_now(), next = case when tg_op = 'UPDATE' then new.run_id end,
+               over = coalesce(old.expires_at <= clock_timestamp(), false),
+               status = (select r.status from durable_internal.run r where r.id = old.run_id)
+         where h.run = old.run_id and h.gone_at is null;
+    end if;
+    if tg_op <> 'DELETE' then
+        insert into public.hc_holding (key, run, taken_at, expires_at) values (new.key, new.run_id, public.hc_now(), new.expires_at);
+    end if;
+    return null;
+end $$;
+create function hc_waited() returns trigger language plpgsql security definer as $$
+begin
+    insert into public.hc_wait select wait_id, run_id, position, name from fresh where event not in ('$child', '$sleep');
+    return null;
+end $$;
 create trigger hc_leased after insert on durable_internal.lease
     referencing new table as fresh for each statement execute function hc_leased();
 create trigger hc_given_back after delete on durable_internal.lease
     referencing old table as gone for each statement execute function hc_given_back();
+create trigger hc_held after insert or update or delete on durable_internal.idempotency_key
+    for each row execute function hc_held();
+create trigger hc_waited after insert on durable_internal.wait
+    referencing new table as fresh for each statement execute function hc_waited();
 """
 
 
 def prepare_evidence(evidence):
     """Makes the empty tables of both schemas."""
     evidence.execute(EVIDENCE)
+    evidence.execute("create index on hc.act (key)")
     evidence.execute("create schema sut")
     for name, (columns, _) in COPIES.items():
         evidence.execute(f"create table sut.{name} ({columns})")
-    for index in ("run (id)", "run (key)", "step (run, name)", "lease (run)", "event (id)", "delivery (event_seq)"):
+    for index in ("run (id)", "run (key)", "step (run, name)", "lease (run)", "event (id)", "delivery (event_seq)",
+                  "holding (run)", "holding (key)", "waited (wait_id)"):
         evidence.execute(f"create index on sut.{index}")
 
 

@@ -12,6 +12,13 @@ HELD = """
     join sut.worker w on w.id = l.worker
    where (e.fence = l.fence or (e.fence is null and w.pid = e.pid and w.name = e.actor))"""
 
+# Up to the first of these times and since the second, the database's clock was right; where it was ahead, since the time that it showed,
+# and no key of that time holds any more. Until when a key holds is told by it, and what clients were told when is not.
+RIGHT = """not exists (select from hc.fault f where f.what = 'database clock' and f.at < {}
+    and coalesce(f.until, 'infinity') + greatest(replace(f.detail, '+', '')::interval, '0') + interval '5 s' > {})""".format
+# That somebody let this run go on, or may have, after it had ended.
+RETRIED = "exists (select from hc.act t where t.op = 'retry' and t.run = {} and t.ok is distinct from false)".format
+
 CHECKS = [
     ("I1", "an acknowledged start is there",
      "select run, at, format('%s by %s as %s', op, client, key) from hc.act a where op = 'start' and ok"
@@ -21,13 +28,63 @@ CHECKS = [
      " and not exists (select from sut.event e where e.id = a.event)"),
     ("I1", "what a handler was called for is a run",
      "select run, min(at), min(step) from hc.effect e where not exists (select from sut.run r where r.id = e.run) group by run"),
+    # Its end is that of its first start, whose time we know by when the run was made: just after, so by a second less than it is.
     ("I2", "one key is one run until its time is over",
-     "select b.run, b.at, format('key %s was run %s', a.key, a.run) from hc.act a join hc.act b on b.key = a.key"
-     " where a.op = 'start' and b.op = 'start' and a.ok and b.ok and a.at <= b.began"
-     " and (a.ttl is null or b.at < a.began + a.ttl) and a.run <> b.run"),
+     "select b.run, b.at, format('key %s was run %s', a.key, a.run) from hc.act a join hc.act b on b.key = a.key join sut.run r on"
+     " r.id = a.run where a.op = 'start' and b.op = 'start' and a.ok and b.ok and a.at <= b.began and a.run <> b.run"
+     " and (a.ttl is null or b.at < r.created_at + a.ttl - interval '1 s' and " + RIGHT("b.at", "a.began") + ")"
+     " and not exists (select from hc.act c where c.op = 'release' and c.key = a.key and c.ok is distinct from false"
+     " and c.began < b.at and (c.ok is null or c.at > a.began))"
+     " and not (exists (select from hc.act c where c.op = 'start' and c.restart and c.key = a.key and c.ok is distinct from false"
+     " and c.began < b.at and (c.ok is null or c.at > a.began))"
+     " and (r.status in ('failed', 'cancelled') or " + RETRIED("r.id") + "))"),
+    ("I2", "a key whose time is over is a new run",
+     "select b.run, b.at, format('key %s held %s, and its run was there at %s', b.key, a.ttl, a.at) from hc.act b join (select run, key,"
+     " min(ttl) as ttl, min(at) as at from hc.act where op = 'start' and ok group by run, key) as a using (run, key)"
+     " where b.op = 'start' and b.ok and b.began > a.at + a.ttl and " + RIGHT("b.at", "a.at")),
+    ("I2", "a key that was released is a new run",
+     "select b.run, b.at, format('key %s was run %s before it was released at %s', b.key, b.run, c.at) from hc.act a join hc.act c"
+     " on c.op = 'release' and c.key = a.key and c.ok and c.began >= a.at join hc.act b on b.op = 'start' and b.key = a.key and b.ok"
+     " and b.run = a.run and b.began >= c.at where a.op = 'start' and a.ok"),
+    ("I2", "a restart of what has failed or was cancelled is a new run",
+     "select a.run, a.at, format('key %s: run %s had ended before', a.key, a.run) from hc.act a where a.op = 'start' and a.ok"
+     " and a.restart and a.run = a.seen and not " + RETRIED("a.run")),
     ("I2", "a run is what its start said",
-     "select a.run, a.at, format('job %s, key %s', r.job, r.key) from hc.act a join sut.run r on r.id = a.run"
-     " where a.op = 'start' and a.ok and (r.job, r.payload_hash) <> (a.job, a.payload_hash)"),
+     "select a.run, a.at, format('job %s, key %s, held for %s', r.job, r.key, k.ttl) from hc.act a join sut.run r on r.id = a.run"
+     " left join sut.keyed k on k.run = r.id where a.op = 'start' and a.ok and ((r.job, r.payload_hash) <> (a.job, a.payload_hash)"
+     " or (k.key, k.ttl) is distinct from (a.key, a.ttl))"),
+    ("I2", "another start with the key is refused",
+     "select b.run, b.at, format('key %s, of %s, was given for another %s', a.key, a.job, b.job) from hc.act a join hc.act b on b.key"
+     " = a.key and b.run = a.run where a.op = 'start' and b.op = 'start' and a.ok and b.ok and a.at <= b.at"
+     " and (a.job, a.payload_hash) <> (b.job, b.payload_hash)"),
+    ("I2", "a start is refused only where another run has its key",
+     "select a.seen, a.at, format('%s by %s as %s: %s', a.job, a.client, a.key, a.error) from hc.act a where a.op = 'start'"
+     " and a.ok = false and " + RIGHT("a.at", "a.began") + " and not (a.error ~ 'DJ002|idempotency_conflict|exit 3' and exists (select"
+     " from sut.holding h join sut.run r on r.id = h.run where h.key = a.key and (r.job, r.payload_hash) <> (a.job, a.payload_hash)"
+     " and h.taken_at <= a.at and coalesce(least(h.gone_at, h.expires_at), 'infinity') >= a.began"
+     " and not (a.restart and a.seen is not distinct from h.run and not " + RETRIED("h.run") + ")))"),
+    # The SDK says a start again: its first try may have made a run that has lost its key since.
+    ("I2", "a start that was refused has made no run",
+     "select r.id, a.at, format('%s by %s as %s', a.job, a.client, a.key) from hc.act a join sut.keyed k on k.key = a.key join sut.run r"
+     " on r.id = k.run and (r.job, r.payload_hash) = (a.job, a.payload_hash) and r.created_at between a.began and a.at"
+     " where a.op = 'start' and a.ok = false and " + RIGHT("a.at", "a.began") + " and not exists (select from hc.act b where b.op ="
+     " 'start' and b.key = a.key and (b.job, b.payload_hash) = (a.job, a.payload_hash) and b.ok is distinct from false and b.began <="
+     " r.created_at and (b.ok is null or b.at >= r.created_at)) and not exists (select from sut.holding h where h.run = r.id"
+     " and least(h.gone_at, h.expires_at) <= a.at)"),
+    ("I2", "a key goes to another run only when its time is over, it was released, or its run had failed and is restarted",
+     "select h.run, h.gone_at, format('key %s went to %s; its run was %s', h.key, coalesce(h.next::text, 'nobody'), coalesce(h.status,"
+     " 'not over')) from sut.holding h where h.gone_at is not null and not h.over and not case when h.next is null"
+     " then exists (select from hc.act a where a.op = 'release' and a.key = h.key and a.ok is distinct from false)"
+     " else coalesce(h.status, '') in ('failed', 'cancelled') and exists (select from hc.act a where a.op = 'start' and a.key = h.key"
+     " and a.restart and (a.ok is null or a.ok and a.run = h.next)) end"),
+    ("I2", "a run with a key has taken it, once",
+     "select k.run, min(r.created_at), format('key %s: %s times', k.key, count(h.run)) from sut.keyed k left join sut.run r on r.id = k.run"
+     " left join sut.holding h on h.run = k.run and h.key = k.key group by k.run, k.key having count(h.run) <> 1"),
+    ("I2", "of the runs of a key one is alive, unless its time was over or it was released",
+     "select r.id, n.taken_at, format('key %s went to %s, and it ended at %s', h.key, n.run, r.finished_at) from sut.holding h join"
+     " sut.run r on r.id = h.run join sut.holding n on n.key = h.key and n.taken_at > h.taken_at where not h.over and h.next is not null"
+     " and coalesce(r.finished_at, 'infinity') > n.taken_at and not exists (select from sut.holding d where d.key = h.key and d.gone_at"
+     " is not null and d.next is null and d.gone_at <= coalesce(r.finished_at, 'infinity'))"),
     ("I3", "a step completes once",
      "select run, max(committed_at), name from sut.step group by run, name having count(*) > 1"),
     ("I3", "a completed step neither changes nor goes",
@@ -75,6 +132,15 @@ CHECKS = [
     ("I6", "a wait always answers the same",
      "select run, max(at), format('%s: %s', step, string_agg(distinct value, ', ')) from hc.effect where kind = 'wait'"
      " group by run, step having count(distinct value) > 1"),
+    ("I6", "what a handler was told of a wait is how that ended",
+     "select e.run, e.at, format('%s: %s, and it has %s', e.step, e.value, coalesce(s.event::text, 'no event')) from hc.effect e left join"
+     " sut.step s on s.run = e.run and s.name = e.step where e.kind = 'wait'"
+     " and e.value is distinct from case when s.run is not null then coalesce(s.event::text, 'timed out') end"),
+    ("I6", "a wait ends by an event or by its time, not by both",
+     "select d.run, s.committed_at, format('event %s was delivered to %s, which %s', e.id, w.name, case when w.timed_out then"
+     " 'timed out' else 'has ' || coalesce(s.event::text, 'none') end) from sut.delivery d join sut.event e on e.seq = d.event_seq"
+     " left join sut.waited w on w.wait_id = d.wait_id left join sut.step s on s.run = w.run and s.position = w.position"
+     " where w.run is distinct from d.run or w.timed_out or s.event is distinct from e.id"),
     ("I6", "what a wait took was sent, and is noted as delivered",
      "select s.run, s.committed_at, format('%s took %s', s.name, s.event) from sut.step s left join sut.event e on e.id = s.event"
      " left join sut.delivery d on d.event_seq = e.seq and d.run = s.run"

@@ -53,6 +53,19 @@ SINCE_LAST_FAULT = """
 select extract(epoch from greatest(clock_timestamp() - max(at), interval '0')) from (
     select max(at) as at from hc.effect where kind = 'crash' union all select max(at) from hc.phase where phase = 'calm' union all
     select max(until + replace(detail, '+', '')::interval) from hc.fault where what = 'database clock') as last"""
+# Of the keys that clients share. Each door, then how keys went from run to run, and starts of one key that overlapped.
+KEYS = """
+select a.door || ' ' || v.what, count(*) from hc.act a
+  join lateral (values ('key ended, asked for again', a.ok and a.ttl is not null and exists (select from sut.holding h where h.key = a.key
+                            and h.run <> a.run and h.over and h.next = a.run)),
+                       ('restart asked for', a.ok and a.restart), ('conflict refused', a.ok = false and a.op = 'start'),
+                       ('key released', a.ok and a.op = 'release')) as v (what, reached) on v.reached
+ where a.key like 'k/%' group by 1 union all
+select 'key ' || case when next is null then 'released' when over then 'over and taken again' else 'restarted ' || coalesce(status, 'alive') end, count(*)
+  from sut.holding where gone_at is not null group by 1 union all
+select 'key given again', count(*) - count(distinct run) from hc.act where op = 'start' and ok and key like 'k/%' union all
+select 'key asked for at once', count(*) from hc.act a where op = 'start' and key like 'k/%' and exists (select from hc.act b
+    where b.op = 'start' and b.key = a.key and b.client <> a.client and b.began < a.at and b.at > a.began)"""
 
 
 class Figures:
@@ -84,6 +97,8 @@ class Figures:
             self.add(f"done {kind}", n)
         for op, ok, n in evidence.execute("select op, ok, count(*) from hc.act group by op, ok"):
             self.add(f"call {op} {'unknown' if ok is None else 'acknowledged' if ok else 'refused'}", n)
+        for what, n in evidence.execute(KEYS):
+            self.add(what, n)
         for outcome, n in evidence.execute("select outcome, count(*) from sut.attempt where outcome is not null group by 1"):
             self.add(f"attempt {outcome}", n)
         one = lambda query: evidence.execute(query).fetchone()[0]

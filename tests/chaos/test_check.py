@@ -19,9 +19,69 @@ WORKER = "10000000-0000-0000-0000-0000000000{:02d}".format
 EVENT = "20000000-0000-0000-0000-0000000000{:02d}".format
 AT = "timestamptz '2026-01-01 00:00:00+00' + interval '{} s'".format
 
+
+def run(n):
+    return f"'{RUN(n)}'"
+
+
+def keyed(key, job, payload, began, at, ok, given="null", **more):
+    """A start with the key, from when to when, its answer, and the run that was given."""
+    rest = {"error": "null", "ttl": "null", "restart": "false", "seen": "null", **more}
+    return ["insert into hc.act (client, door, op, key, job, payload_hash, began, at, ok, run, error, ttl, restart, seen) values ('a',"
+            f" 'http', 'start', '{key}', '{job}', '{payload}', {AT(began)}, {AT(at)}, {ok}, {given}, {', '.join(rest.values())})"]
+
+
+def holder(n, key, job, payload, taken, ended, status="completed", ttl="null", gone="null, null, null, null"):
+    """A run of a key: when it was made and took the key, when and how it ended, and how the key went from it."""
+    return [f"insert into sut.run values ({run(n)}, {100 + n}, '{job}', 'default', 0, '{status}', '{payload}', '1', null, 1, 50, '{key}',"
+            f" null, null, {AT(taken)}, {AT(taken)}, {AT(ended)}, 0, null)",
+            f"insert into sut.keyed values ({run(n)}, '{key}', {ttl})",
+            f"insert into sut.holding values ('{key}', {run(n)}, {AT(taken)}, {AT(taken)} + {ttl}, {gone})"]
+
+
+def gone(at, to="null", over="false", status="null"):
+    return f"{AT(at)}, {to}, {over}, {status}"
+
+
+THREE_S = "interval '3 s'"
+
+# Key e ends after 3 s, and is another run then; what was asked just then may be given either. Key f is restarted once its run has
+# failed, and refuses others, but one restart takes it for something else. Key r is released twice, the second time without an answer.
+KEYED = ";\n".join(sum((
+    holder(11, "e", "sink.c", "pe", 30, 31, ttl=THREE_S, gone=gone(33.5, run(12), "true", "'completed'")),
+    holder(12, "e", "sink.c", "pe", 33.5, 40, ttl=THREE_S, gone=gone(37, run(13), "true")),
+    holder(13, "e", "sink.c", "pe", 37, 38, ttl=THREE_S),
+    keyed("e", "sink.c", "pe", 29.9, 30.1, "true", run(11), ttl=THREE_S),
+    keyed("e", "sink.c", "pe", 31, 31.5, "true", run(11), ttl=THREE_S),
+    keyed("e", "sink.c", "pe", 32.9, 33.2, "true", run(11), ttl=THREE_S),
+    keyed("e", "sink.c", "pe", 33.4, 33.6, "true", run(12), ttl=THREE_S),
+    keyed("e", "sink.c", "other", 35, 35.2, "false", ttl=THREE_S, error="'DJ002 it is known'"),
+    keyed("e", "sink.c", "pe", 36.9, 37.1, "null", ttl=THREE_S),
+    keyed("e", "sink.c", "pe", 38, 38.1, "true", run(13), ttl=THREE_S),
+    holder(14, "f", "sink.c", "pf", 50, 52, "failed", gone=gone(54, run(15), status="'failed'")),
+    holder(15, "f", "sink.c", "pf", 54, 55, "cancelled", gone=gone(56, run(16), status="'cancelled'")),
+    holder(16, "f", "sink.one", "qf", 56, 57),
+    keyed("f", "sink.c", "pf", 49.9, 50.1, "true", run(14)),
+    keyed("f", "sink.c", "pf", 51, 51.1, "true", run(14), restart="true"),
+    keyed("f", "sink.c", "qf", 51, 51.1, "false", restart="true", error="'409 idempotency_conflict'"),
+    keyed("f", "sink.c", "pf", 53, 53.1, "true", run(14)),
+    keyed("f", "sink.c", "pf", 53.9, 54.1, "true", run(15), restart="true", seen=run(14)),
+    keyed("f", "sink.c", "pf", 54.5, 54.6, "true", run(15)),
+    keyed("f", "sink.one", "qf", 55.9, 56.1, "true", run(16), restart="true", seen=run(14)),
+    keyed("f", "sink.c", "pf", 57, 57.1, "false", restart="true", seen=run(14), error="'exit 3: it is known'"),
+    holder(17, "r", "sink.c", "pr", 60, 70, gone=gone(62)),
+    holder(18, "r", "sink.c", "qr", 63, 64, gone=gone(66, status="'completed'")),
+    holder(19, "r", "sink.c", "pr", 67, 68),
+    keyed("r", "sink.c", "pr", 60, 60.1, "true", run(17)),
+    keyed("r", "sink.c", "qr", 62.9, 63.1, "true", run(18)),
+    keyed("r", "sink.c", "pr", 66.9, 67.1, "true", run(19)),
+    ["insert into hc.act (client, door, op, began, at, ok, key) values"
+     f" ('b', 'sql', 'release', {AT(61.9)}, {AT(62.1)}, true, 'r'), ('b', 'sql', 'release', {AT(65)}, {AT(65.1)}, null, 'r'),"
+     f" ('b', 'sql', 'release', {AT(66.2)}, {AT(66.3)}, false, 'r')"]), []))
+
 # Run 1 has a bit of everything, and a second lease after the first worker was killed; run 2 is its child; 3 was cancelled, with its
-# child 4; 5 and 6 are of different priority; 7 waits for an event that nobody has sent.
-CLEAN = f"""
+# child 4; 5 and 6 are of different priority, and 5 has a wait that timed out; 7 waits for an event that nobody has sent.
+CLEAN = f"""{KEYED};
 insert into sut.worker values ('{WORKER(1)}', 'worker1', 11, {AT(0)}), ('{WORKER(2)}', 'worker2', 12, {AT(0)});
 insert into sut.run values
     ('{RUN(1)}', 10, 'sink.c', 'default', 0, 'completed', 'p1', '7', null, 2, 50, 'a/1', null, null, {AT(1)}, {AT(2)}, {AT(20)}, 0, null),
@@ -47,6 +107,10 @@ insert into sut.step values
     ('{RUN(1)}', 4, 'state.increment', 'op', 'completed', 'h4', null, 2, '{WORKER(2)}', 5, {AT(9)}),
     ('{RUN(1)}', 5, 'send:sent.3', 'op', 'completed', 'h5', null, 2, '{WORKER(2)}', 5, {AT(10)}),
     ('{RUN(1)}', 6, 'c.4', 'child', 'completed', 'h6', null, 2, '{WORKER(2)}', 5, {AT(14)});
+insert into sut.step values ('{RUN(5)}', 1, 'w.0', 'wait_event', 'completed', 'h7', null, 1, '{WORKER(1)}', 3, {AT(2.9)});
+insert into sut.waited values (100, '{RUN(1)}', 3, 'w.2', false), (99, '{RUN(1)}', 3, 'w.2', false), (101, '{RUN(5)}', 1, 'w.0', true);
+insert into sut.keyed values ('{RUN(1)}', 'a/1', null);
+insert into sut.holding values ('a/1', '{RUN(1)}', {AT(1)});
 insert into hc.step_look values ('{RUN(1)}', 1, 's.0', 'h1'), ('{RUN(1)}', 2, 'tx.1', 'h2');
 insert into sut.tx values ('{RUN(1)}', 'tx.1');
 insert into sut.counter values ('counter:1', 5), ('tally:a', 3);
@@ -55,7 +119,8 @@ insert into hc.effect (at, run, kind, step, attempt, actor, pid, fence, value) v
     ({AT(2.5)}, '{RUN(1)}', 'step', 's.0', 1, 'worker1', 11, null, null), ({AT(6.5)}, '{RUN(1)}', 'step', 'tx.1', 2, 'worker2', 12, null, null),
     ({AT(8.1)}, '{RUN(1)}', 'wait', 'w.2', 2, 'worker2', 12, null, '{EVENT(1)}'),
     ({AT(8.9)}, '{RUN(1)}', 'wait', 'w.2', 2, 'worker2', 12, null, '{EVENT(1)}'),
-    ({AT(8)}, '{RUN(3)}', 'step', 's.0', 1, 'worker2', 12, null, null);
+    ({AT(8)}, '{RUN(3)}', 'step', 's.0', 1, 'worker2', 12, null, null),
+    ({AT(2.95)}, '{RUN(5)}', 'wait', 'w.0', 1, 'worker1', 11, null, 'timed out');
 insert into sut.event values ('{EVENT(1)}', 15, 'go', 'a/1/2', {AT(7)}), ('{EVENT(2)}', 16, 'sent.3', 'a/1', {AT(10)});
 insert into sut.delivery values (15, '{RUN(1)}', 100);
 insert into sut.wait values ('{RUN(1)}', 10, 'go', 'never');
@@ -81,7 +146,49 @@ PLANTED = [
     ("one key is one run until its time is over",
      f"update hc.act set run = '{RUN(5)}', payload_hash = 'p5' where began = {AT(1.2)}"),
     ("a run is what its start said", "update hc.act set payload_hash = 'other' where op = 'start'"),
+    ("one key is one run until its time is over",  # not over
+     f"update hc.act set run = {run(12)} where began = {AT(31)}"),
+    ("one key is one run until its time is over",  # nobody asked for a restart
+     "update hc.act set restart = false"),
+    ("one key is one run until its time is over",  # … of what has failed
+     f"update sut.run set status = 'completed' where id = {run(14)}"),
+    ("one key is one run until its time is over",  # it was released before
+     f"update hc.act set began = {AT(59)}, at = {AT(59.1)} where began = {AT(61.9)}"),
+    ("one key is one run until its time is over",  # … or not
+     f"update hc.act set ok = false where began in ({AT(61.9)}, {AT(65)})"),
+    ("a key whose time is over is a new run", f"update hc.act set began = {AT(33.2)}, at = {AT(33.3)} where began = {AT(32.9)}"),
+    ("a key that was released is a new run", f"update hc.act set run = {run(17)} where began = {AT(62.9)}"),
+    ("a restart of what has failed or was cancelled is a new run", f"update hc.act set run = seen where began = {AT(53.9)}"),
     ("a run is what its start said", "update hc.act set job = 'other' where op = 'start'"),
+    ("a run is what its start said", f"update sut.keyed set ttl = interval '3 min' where run = {run(11)}"),
+    ("a run is what its start said", f"update sut.keyed set key = 'x' where run = {run(11)}"),
+    ("another start with the key is refused",
+     f"update hc.act set ok = true, run = {run(12)} where began = {AT(35)}"),
+    ("a start is refused only where another run has its key", f"update hc.act set error = 'DJ001' where began = {AT(35)}"),
+    ("a start is refused only where another run has its key", f"update hc.act set payload_hash = 'pe' where began = {AT(35)}"),
+    ("a start is refused only where another run has its key",  # it was over
+     f"update hc.act set began = {AT(40.5)}, at = {AT(41)} where began = {AT(35)}"),
+    ("a start is refused only where another run has its key",  # it was released
+     f"update hc.act set ok = false, run = null, error = 'DJ002', payload_hash = 'other', began = {AT(62.5)}, at = {AT(62.6)}"
+     f" where began = {AT(62.9)}"),
+    ("a start is refused only where another run has its key",  # a restart of what had failed
+     f"update hc.act set seen = {run(14)} where ok = false and began = {AT(51)}"),
+    ("a start that was refused has made no run",
+     f"update sut.run set payload_hash = 'other', created_at = {AT(35.1)} where id = {run(13)}"),
+    ("a key goes to another run only when its time is over, it was released, or its run had failed and is restarted",
+     f"update sut.holding set over = false where run = {run(11)}"),
+    ("a key goes to another run only when its time is over, it was released, or its run had failed and is restarted",
+     f"update sut.holding set status = null where run = {run(14)}"),
+    ("a key goes to another run only when its time is over, it was released, or its run had failed and is restarted",
+     f"update hc.act set restart = false where began = {AT(53.9)}"),
+    ("a key goes to another run only when its time is over, it was released, or its run had failed and is restarted",
+     "update hc.act set ok = false where op = 'release'"),
+    ("a run with a key has taken it, once", f"delete from sut.holding where run = {run(12)}"),
+    ("a run with a key has taken it, once", f"insert into sut.holding values ('e', {run(11)}, {AT(31)})"),
+    ("of the runs of a key one is alive, unless its time was over or it was released",
+     f"update sut.run set finished_at = {AT(54.5)} where id = {run(14)}"),
+    ("of the runs of a key one is alive, unless its time was over or it was released",
+     f"update sut.run set finished_at = null, status = 'waiting', places = 1, waits_for = 'x' where id = {run(15)}"),
     ("a step completes once", STEP(run=RUN(1), position=7, name="s.0", kind="step", attempt=2, worker=WORKER(2), fence=5, at=AT(15))),
     ("a completed step neither changes nor goes", "update sut.step set hash = 'changed' where name = 's.0'"),
     ("a completed step neither changes nor goes", f"insert into hc.step_look values ('{RUN(1)}', 9, 's.9', 'h')"),
@@ -102,6 +209,14 @@ PLANTED = [
     ("a wait takes one event, and a run an event once", f"insert into sut.delivery values (16, '{RUN(1)}', 100)"),
     ("a wait takes one event, and a run an event once", f"insert into sut.delivery values (15, '{RUN(1)}', 101)"),
     ("a wait always answers the same", f"update hc.effect set value = 'timed out' where at = {AT(8.9)}"),
+    ("what a handler was told of a wait is how that ended", "update hc.effect set value = 'timed out' where step = 'w.2'"),
+    ("what a handler was told of a wait is how that ended", f"update hc.effect set value = '{EVENT(1)}' where step = 'w.0'"),
+    ("what a handler was told of a wait is how that ended", "delete from sut.step where name = 'w.0'"),
+    ("a wait ends by an event or by its time, not by both", f"insert into sut.delivery values (15, '{RUN(5)}', 101)"),
+    ("a wait ends by an event or by its time, not by both", "update sut.waited set timed_out = true where wait_id = 100"),
+    ("a wait ends by an event or by its time, not by both", f"insert into sut.delivery values (16, '{RUN(1)}', 98)"),
+    ("a wait ends by an event or by its time, not by both", "delete from sut.step where name = 'w.2'"),
+    ("a wait ends by an event or by its time, not by both", "update sut.step set event = null where name = 'w.2'"),
     ("what a wait took was sent, and is noted as delivered", "delete from sut.event where seq = 15"),
     ("what a wait took was sent, and is noted as delivered", "delete from sut.delivery"),
     ("an event goes to one younger run at most",
@@ -205,6 +320,36 @@ class Check(unittest.TestCase):
         for at, until, excused in ((1, 9, False), (1, 11, True), (21, 30, False)):
             found = self.found_with(f"with look as ({look}) {fault % (AT(at), AT(until))}")
             self.assertEqual(promise not in found, excused, (at, until))
+
+    def test_a_key_is_not_judged_by_a_database_clock_that_was_wrong(self):
+        def shift(began, by, to):
+            return f"update hc.act set began = began + interval '{by} s', at = at + interval '{to} s' where began = {AT(began)}"
+        faults = {"one key is one run until its time is over": f"update hc.act set run = {run(12)} where began = {AT(31)}",
+                  "a key whose time is over is a new run": shift(32.9, 0.3, 0.2),
+                  "a start is refused only where another run has its key": shift(35, 5.5, 5.8),
+                  "a start that was refused has made no run":
+                      f"update sut.run set payload_hash = 'other', created_at = {AT(35.1)} where id = {run(13)}"}
+        for promise, fault in faults.items():
+            for begin, end, step, excused in ((-200, -150, "+120 s", False), (-200, -70, "+120 s", True), (-200, -70, "-120 s", False),
+                                              (-200, None, "-12 s", True), (30.5, 110, "-12 s", True), (100, 110, "+12 s", False)):
+                clock = ("insert into hc.fault (at, until, what, whom, detail) values"
+                         f" ({AT(begin)}, {'null' if end is None else AT(end)}, 'database clock', 'pg1', '{step}')")
+                self.assertEqual(promise not in self.found_with(f"with fault as ({fault}) {clock}"), excused, (promise, begin, end, step))
+
+    def test_a_restart_may_give_a_run_that_somebody_let_go_on(self):
+        promise = "a restart of what has failed or was cancelled is a new run"
+        for ok, excused in (("false", False), ("null", True), ("true", True)):
+            retry = ("insert into hc.act (client, door, op, began, at, ok, run) values"
+                     f" ('b', 'sql', 'retry', {AT(53)}, {AT(53.1)}, {ok}, {run(14)})")
+            again = f"update hc.act set run = seen where began = {AT(53.9)}"
+            self.assertEqual(promise not in self.found_with(f"with again as ({again}) {retry}"), excused, ok)
+
+    def test_a_run_that_goes_on_once_the_key_was_released_may_be_beside_another(self):
+        promise = "of the runs of a key one is alive, unless its time was over or it was released"
+        for released, excused in ((58, True), (59.5, False)):
+            self.assertEqual(promise not in self.found_with(
+                f"with late as (update sut.run set finished_at = {AT(59)} where id = {run(14)}) update sut.holding"
+                f" set gone_at = {AT(released)}, over = false, status = 'completed' where run = {run(16)}"), excused, released)
 
 
 def planted(promise, fault):

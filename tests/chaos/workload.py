@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""One client: starts programs, sends the events that they wait for, cancels, retries, and writes down what it was told.
+"""One client: starts programs, sends the events that they wait for, cancels, retries, takes and frees keys that it shares with
+the other clients, and writes down what it was told.
 
 Arguments: name, door (sql, pool, http, cli or sdk), seed. The rest is in the environment; tests/chaos/environment.py says it.
 """
@@ -14,6 +15,7 @@ import time
 import urllib.parse
 
 import history
+import keys
 import programs
 from psycopg.types.json import Jsonb
 
@@ -21,6 +23,7 @@ OUTSTANDING = 9  # runs of this client that have not ended
 STARTS_A_LOOK = 4  # at most, to make up for calls that took long
 PAUSE_S = 0.25  # between two starts, on average
 LOOK_S = 0.3  # between two looks at what has ended
+KEY_PAUSE_S = 0.6  # between two calls for a shared key, on average
 
 
 class Refused(Exception):
@@ -52,7 +55,7 @@ class Sql:
         except history.psycopg.Error as error:
             state = error.sqlstate or ""
             if state.startswith("DJ"):
-                raise Refused(str(error)) from error
+                raise Refused(f"{state} {error}") from error
             self.close()
             raise Unknown(f"{state} {error}") from error
 
@@ -69,8 +72,9 @@ class Sql:
 
     def start(self, job, payload, key, queue, options):
         return str(self.ask("select durable.start(%s, %s, queue => %s, idempotency_key => %s, max_attempts => %s, priority => %s,"
-                            " timeout => %s)", job, Jsonb(payload), queue, key, options.get("maxAttempts"), options["priority"],
-                            options.get("timeout")))
+                            " timeout => %s, idempotency_ttl => %s, options => %s)", job, Jsonb(payload), queue, key,
+                            options.get("maxAttempts"), options["priority"], options.get("timeout"), options.get("idempotencyTtl"),
+                            Jsonb({name: options[name] for name in ("onTerminal",) if name in options})))
 
     def send(self, event, key, payload):
         return str(self.ask("select durable.send_event(%s, %s, correlation_key => %s, idempotency_key => %s)", event, Jsonb(payload),
@@ -84,6 +88,10 @@ class Sql:
 
     def retry(self, run):
         return self.ask("select durable.retry(%s, 3)", run)
+
+    def release(self, key):
+        if not self.ask("select durable.release_key(%s)", key):
+            raise Refused("it is not known")
 
 
 class Http:
@@ -126,9 +134,12 @@ class Http:
     def retry(self, run):
         return self.ask("POST", f"/v1/runs/{run}/retry", {"maxAttempts": 3})
 
+    def release(self, key):
+        return self.ask("DELETE", f"/v1/idempotency-keys/{urllib.parse.quote(key, safe='')}")
+
 
 class Cli:
-    """The command line, and so libdurable: a process, and a connection, for each call."""
+    """The command line, and so libdurable: a process, and a connection, for each call. It does not release keys."""
 
     def __init__(self, program, url):
         self.program, self.environ = program, {**os.environ, "DURABLE_DATABASE_URL": url}
@@ -140,14 +151,15 @@ class Cli:
         except subprocess.TimeoutExpired as error:
             raise Unknown("30 s") from error
         if done.returncode in (2, 3, 4, 5, 7):
-            raise Refused(done.stderr)
+            raise Refused(f"exit {done.returncode}: {done.stderr}")
         if done.returncode != 0:
             raise Unknown(f"{done.returncode} {done.stderr}")
         return json.loads(done.stdout)
 
     def start(self, job, payload, key, queue, options):
-        limits = [f"--{flag}={options[name]}" for flag, name in (("max-attempts", "maxAttempts"), ("timeout", "timeout"))
-                  if name in options]
+        limits = [f"--{flag}={options[name]}" for flag, name in (("max-attempts", "maxAttempts"), ("timeout", "timeout"),
+                                                                 ("ttl", "idempotencyTtl")) if name in options]
+        limits += ["--restart"] if options.get("onTerminal") == "restart" else []
         return self.ask("start", job, json.dumps(payload), "--key", key, "--queue", queue, f"--priority={options['priority']}",
                         *limits)["id"]
 
@@ -195,6 +207,10 @@ class Sdk:
     def retry(self, run):
         return self.ask("retry", run)
 
+    def release(self, key):
+        if not self.ask("release", key):  # or by the first of two tries, whose answer was lost
+            raise Unknown("it is not known")
+
 
 class Client:
     def __init__(self, name, door, seed):
@@ -211,10 +227,13 @@ class Client:
         self.events = []        # (when due, event, key, value)
         self.unsure = []        # programs whose start has not been acknowledged
         self.open = {}          # run: program
-        self.next_start = self.next_look = 0.0
+        self.keyed = {}         # run: its start, of a shared key
+        self.ended = {}         # shared key: a run of it that was seen to have failed, or to be cancelled
+        self.keys = set()       # shared keys that we have asked for
+        self.next_start = self.next_look = self.next_key = 0.0
 
-    def call(self, op, ask, key=None, job=None, run=None, payload=None):
-        """Makes a call and writes down what came of it. The result, or None."""
+    def call(self, op, ask, key=None, job=None, run=None, payload=None, ttl=None, restart=False, seen=None):
+        """Makes a call and writes down what came of it. The result, or None. `seen`: a run of the key that we have seen ended."""
         began, result, error = time.time(), None, None
         try:
             result, ok = ask(), True
@@ -223,11 +242,11 @@ class Client:
         except Unknown as unknown:
             ok, error = None, str(unknown)
         self.evidence.execute(
-            "insert into hc.act (client, door, op, began, at, ok, key, job, run, event, payload_hash, error) values (%s, %s, %s,"
-            " to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s, md5(%s::jsonb::text), %s)",
+            "insert into hc.act (client, door, op, began, at, ok, key, job, run, event, payload_hash, error, ttl, restart, seen) values"
+            " (%s, %s, %s, to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s, md5(%s::jsonb::text), %s, %s::interval, %s, %s)",
             (self.name, self.door_name, op, began, time.time(), ok, key, job, result if ok and op == "start" else run,
              result if ok and op == "send_event" else None, json.dumps(payload) if payload is not None else None,
-             error[:500] if error else None))
+             error[:500] if error else None, ttl, restart, seen))
         if op == "increment":
             self.evidence.execute("insert into hc.tally values (%s, %s)", (key, ok))
         if ok is None:
@@ -237,8 +256,11 @@ class Client:
     def start(self, program):
         options = {"priority": program.priority, **program.limits}
         ok, run = self.call("start", lambda: self.door.start(program.job, program.payload, program.key, program.queue, options),
-                            key=program.key, job=program.job, payload=program.payload)
-        if ok:
+                            key=program.key, job=program.job, payload=program.payload, ttl=options.get("idempotencyTtl"),
+                            restart=options.get("onTerminal") == "restart", seen=self.ended.get(program.key))
+        if ok and isinstance(program, keys.Start):
+            self.keyed[run] = program
+        elif ok:
             self.open[run] = program
         return ok is not None
 
@@ -246,13 +268,16 @@ class Client:
         self.count += 1
         key = f"{self.name}/{self.count}"
         program = programs.Hostile(key) if self.random.random() < 0.03 else programs.Program(self.seed, key)
-        with self.evidence.cursor() as cursor:
-            cursor.executemany("insert into hc.program (key, job, status, result, counter, by, waits) values (%s, %s, %s, %s, %s, %s, %s)",
-                               list(program.expectations()))
+        self.expect(program)
         for event, correlation_key, value, seconds in program.events:
             self.events.append((time.time() + seconds, event, correlation_key, value))
         if not self.start(program):
             self.unsure.append(program)
+
+    def expect(self, program):
+        with self.evidence.cursor() as cursor:
+            cursor.executemany("insert into hc.program (key, job, status, result, counter, by, waits) values (%s, %s, %s, %s, %s, %s, %s)"
+                               " on conflict do nothing", list(program.expectations()))  # a shared key: another client was first
 
     def send_due(self):
         now = time.time()
@@ -278,6 +303,36 @@ class Client:
         elif chance < 0.1:
             self.call("increment", lambda: self.door.increment(f"tally:{self.name}"), key=f"tally:{self.name}")
 
+    def use_key(self, round_number):
+        """One call for a key that all clients share: mostly a start, of whatever it stands for or of something else."""
+        now = time.time()
+        if now < self.next_key:
+            return
+        self.next_key = now + self.random.expovariate(1 / KEY_PAUSE_S)
+        slot = self.random.randrange(keys.SLOTS)
+        if self.random.random() < 0.3:
+            moment = int(now / keys.TOGETHER_S) + 1
+            slot = moment % keys.SLOTS
+            time.sleep(max(0, moment * keys.TOGETHER_S - time.time()))
+        key = keys.Key(self.seed, keys.name_of(round_number, slot))
+        if key.name not in self.keys:
+            self.keys.add(key.name)
+            self.expect(key)
+        live = [run for run, start in self.keyed.items() if start.key == key.name]
+        ended = self.ended.get(key.name)
+        what = self.random.choices(("start", "other", "release", "cancel", "retry"), (55, 22, 9, 7, 7))[0]
+        if what == "release" and hasattr(self.door, "release"):
+            self.call("release", lambda: self.door.release(key.name), key=key.name)
+        elif what == "cancel" and live:
+            self.call("cancel", lambda: self.door.cancel(live[-1]), run=live[-1])
+        elif what == "retry" and ended is not None:
+            self.call("retry", lambda: self.door.retry(ended), run=ended)
+        else:
+            start = keys.Start(key, self.random.choice((1, 2)) if what == "other" else 0,
+                               restart=self.random.random() < (0.2 if ended is None else 0.6))
+            if not self.start(start):
+                self.unsure.append(start)
+
     def forget_ended(self):
         if time.time() < self.next_look:
             return
@@ -285,13 +340,17 @@ class Client:
         try:
             rows = json.loads(self.look.ask(
                 "select coalesce(jsonb_object_agg(id, status), '{}')::text from durable.runs where id = any(%s::uuid[])"
-                " and status in ('completed', 'failed', 'cancelled')", list(self.open)))
+                " and status in ('completed', 'failed', 'cancelled')", [*self.open, *self.keyed]))
         except (Unknown, Refused):
             return
         for run, status in rows.items():
             if status == "failed" and self.random.random() < 0.15:
                 self.call("retry", lambda run=run: self.door.retry(run), run=run)
-            del self.open[run]
+            start = self.keyed.pop(run, None)
+            if start is None:
+                del self.open[run]
+            elif status != "completed":
+                self.ended[start.key] = run
 
     def phase(self):
         return self.evidence.execute("select round, phase from hc.phase order by at desc limit 1").fetchone()
@@ -323,10 +382,11 @@ class Client:
                         self.start_new()
                         self.next_start = max(self.next_start, time.time() - 1) + self.random.expovariate(1 / PAUSE_S)
                 self.meddle()
+                self.use_key(round_number)
             elif phase == "calm" and calm < round_number and not self.events and not self.unsure:
                 self.probe(round_number)
                 calm = round_number
-                self.open = {}
+                self.open, self.keyed, self.ended, self.keys = {}, {}, {}, set()
             time.sleep(0.05)
 
 
