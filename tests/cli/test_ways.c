@@ -502,7 +502,7 @@ static void a_client_and_a_reader_need_no_more_than_their_role(void **state) {
         { "state set role 1", false },
         { "state get role", false },
         { "state increment role", false },
-        { "state lock role me 1s", false },
+        { "state lock role me 1m", false },
         { "state unlock role me", false },
         { "state delete role", false },
     };

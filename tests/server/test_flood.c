@@ -197,7 +197,9 @@ static void a_flood_of_malformed_requests_is_felt_by_nobody_and_leaves_nothing(v
     print_message("%d malformed requests, %.0f/s; resident: %ld KiB before, %ld KiB after\n", count,
                   count / took * 1e3, before, after);
     compare(&quiet, &beside);
-    assert_true(after - before < 768);
+    if (getenv("MEMCHECK_LOGS") == NULL) { /* under valgrind it is valgrind's */
+        assert_true(after - before < 768);
+    }
 }
 
 /* ---- the slow ones ---- */
