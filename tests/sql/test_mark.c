@@ -111,7 +111,10 @@ static void a_late_run_that_somebody_holds_is_brought_up_when_it_is_let_go(void 
     pass_by();
     sql(late, "commit");
     sql(holder, "begin");
-    assert_int_equal(PQntuples(PQexec(holder, "select from durable_internal.ready for update")), 1);
+    assert_int_equal(
+        sql_int(holder,
+                "select count(*) from (select from durable_internal.ready for update) as r"),
+        1);
     sql(conn, "select durable_internal.move_marks(1)");
     sql(conn, "select durable_internal.move_marks(1)");
     sql(holder, "rollback");
