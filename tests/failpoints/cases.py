@@ -1,5 +1,5 @@
 """What is tried: a case is a failpoint of a program, its n-th hit, and what happens there. Some hits never happen, however often a
-case is tried: a drain begins once. So the matrix first watches undisturbed processes, and leaves out what none of them passed."""
+case is tried: a drain begins once. So the matrix first watches undisturbed processes, and leaves out what not all of them passed."""
 import json
 import os
 import pathlib
@@ -95,8 +95,7 @@ def watched():
 
 
 def matrix(seed, passed):
-    """Every action at each hit that can happen; and what was left out, as (program, name, hits). `passed`: (program, scene, name)
-    → the most hits that a watched process had."""
+    """Every action at each hit that is sure to happen; and what was left out, as (program, name, hits). `passed`: Results.passed."""
     chance = random.Random(seed)
     chosen, left_out = [], []
     for program, name, actions in points():
@@ -135,9 +134,10 @@ class Results:
         return there is not None and not there["wrong"]
 
     def passed(self, watched_cases):
-        most = {}
+        """(program, scene, point) → how often each watched process passed it: of those that are tried without end the most, of others
+        the least, which every process comes to."""
+        hits = {}
         for case in watched_cases:
-            for name, hits in self.all[str(case)]["passed"].items():
-                key = (case.program, scene(case.name), name)
-                most[key] = max(most.get(key, 0), hits)
-        return most
+            for name, n in self.all[str(case)]["passed"].items():
+                hits.setdefault((case.program, scene(case.name), name), []).append(n)
+        return {key: max(of_each) if key[2] in ENDLESS else min(of_each + [0] * (WATCHED - len(of_each))) for key, of_each in hits.items()}
