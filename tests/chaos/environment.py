@@ -20,6 +20,7 @@ import history
 
 ADDRESS = "10.77.0."
 HUB = ADDRESS + "1"
+COPY_TRIES = 5
 PORT = 5432
 POSTGRES = """listen_addresses = '*'
 port = 5432
@@ -253,9 +254,10 @@ class Cluster:
             conn.execute("checkpoint")  # pg_rewind goes by the control file, which names the new timeline only after one
         done = rewind and self.tool("pg_rewind", "--target-pgdata", self.data, "--source-server", source, "--config-file",
                                     f"{self.folder}/postgresql.conf", check=False).returncode == 0
-        if not done:
+        for left in range(COPY_TRIES if not done else 0, 0, -1):  # one ends where the other's clock steps, or its disk is full
             shutil.rmtree(self.data, ignore_errors=True)
-            self.tool("pg_basebackup", "-D", self.data, "-d", source, "-X", "stream", "-c", "fast")
+            if self.tool("pg_basebackup", "-D", self.data, "-d", source, "-X", "stream", "-c", "fast", check=left == 1).returncode == 0:
+                break
         with open(f"{self.data}/standby.signal", "w", encoding="utf-8"):
             pass
         shutil.chown(f"{self.data}/standby.signal", "postgres", "postgres")
