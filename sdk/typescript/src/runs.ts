@@ -147,13 +147,13 @@ export class Runs {
       try {
         return (await this.api.call<Run>('POST', path(id, action), { signal, body })).body
       } catch (error) {
-        if (!(error instanceof StackShiftError) || tries > 3) throw error
+        if (!(error instanceof StackShiftError)) throw error
         // It may have arrived, or arrive late: then the change that it has made itself looks like a wrong state.
         const refused = error.status !== 0 && error.status < 502
         if (refused && (tries === 1 || error.code !== 'conflict')) throw error
         const run = await this.get(id, { signal })
         if (done(run)) return run
-        if (refused) throw error
+        if (refused || tries > 3) throw error
       }
     }
   }

@@ -17,8 +17,9 @@ beforeEach(() => {
   stackshift = new StackShift({ apiKey: 'key', baseUrl: `${fleet.url}/`, retryFor: '3s', timeout: '1s' })
 })
 
-/** Answers in turn; the last one stays. */
+/** From now on: in turn; the last one stays. */
 function answering(...answers: ApiAnswer[]): void {
+  requests.length = 0
   fleet.api = request => {
     requests.push(request)
     return answers[Math.min(requests.length, answers.length) - 1]!
@@ -121,7 +122,6 @@ describe('repeats', () => {
 
   test('leave alone what cannot become right', async () => {
     for (const [status, code] of [[400, 'invalid_argument'], [401, 'unauthorized'], [404, 'not_found'], [500, 'internal']] as const) {
-      requests.length = 0
       answering(problem(status, code))
       await assert.rejects(stackshift.start('j'), { code, status })
       assert.equal(requests.length, 1)
@@ -134,7 +134,6 @@ describe('repeats', () => {
     answering(problem(429, 'rate_limited', 'slow', { 'retry-after': '0' }), { status: 200, body: { key: 'n', value: 5, version: 1, expiresAt: null } })
     assert.equal(await stackshift.state.increment('n', 5), 5)
     for (const answer of [{ status: 0, hangUp: true }, problem(503, 'unavailable')]) {
-      requests.length = 0
       answering(answer)
       await assert.rejects(stackshift.state.increment('n'), { code: 'unavailable' })
       assert.equal(requests.length, 1)
@@ -153,6 +152,12 @@ describe('repeats', () => {
     answering({ status: 0, hangUp: true }, { status: 200, body: { ...RUN, status: 'running' } }, conflict,
       { status: 200, body: { ...RUN, status: 'cancelled' } })
     assert.equal((await stackshift.runs.cancel('r-1')).status, 'cancelled')
+    // So does one of several whose answers were lost.
+    const lost = [{ status: 0, hangUp: true }, { status: 200, body: { ...RUN, status: 'running' } }]
+    answering(...lost, ...lost, ...lost, conflict, { status: 200, body: { ...RUN, status: 'cancelled' } })
+    assert.equal((await stackshift.runs.cancel('r-1')).status, 'cancelled')
+    answering(...lost, ...lost, ...lost, ...lost)
+    await assert.rejects(stackshift.runs.cancel('r-1'), { code: 'unavailable' })
   })
 
   test('keep their connection', async () => {
@@ -199,7 +204,6 @@ describe('runs, state, schedules, queues', () => {
     assert.deepEqual(await stackshift.runs.list({ status: 'failed', tag: { plan: 'trial', a: 'b' }, since: new Date(0), limit: 5, cursor: 'c1' }),
       { runs: [RUN], nextCursor: 'c2' })
     assert.equal(requests[0]!.query.toString(), 'status=failed&tag=plan%3Atrial&tag=a%3Ab&since=1970-01-01T00%3A00%3A00.000Z&limit=5&cursor=c1')
-    requests.length = 0
     answering({ status: 200, body: { timeline: [{ kind: 'started' }], nextCursor: 'more' } }, { status: 200, body: { timeline: [{ kind: 'completed' }], nextCursor: null } })
     assert.deepEqual((await stackshift.runs.timeline('r/1')).map(({ kind }) => kind), ['started', 'completed'])
     assert.deepEqual(requests.map(({ path, query }) => [path, query.get('cursor')]), [['/v1/runs/r%2F1/timeline', null], ['/v1/runs/r%2F1/timeline', 'more']])
@@ -210,7 +214,6 @@ describe('runs, state, schedules, queues', () => {
     const outcome = await stackshift.runs.result<number>('r', { wait: '1m' })
     assert.equal(outcome.status === 'completed' && outcome.result, 7)
     assert.match(requests[0]!.query.get('wait')!, /^(30000|29\d{3})ms$/)
-    requests.length = 0
     answering({ status: 202, body: { status: 'waiting' } })
     assert.deepEqual(await stackshift.runs.result('r', { wait: 0 }), { status: 'waiting' })
     assert.equal(requests[0]!.query.get('wait'), null)
@@ -259,7 +262,6 @@ describe('runs, state, schedules, queues', () => {
     answering(problem(409, 'conflict'))
     assert.equal(await stackshift.state.lock('l'), false)
     assert.equal(requests.length, 1)
-    requests.length = 0
     answering(problem(409, 'conflict'), problem(409, 'conflict'), { status: 200, body: {} })
     assert.equal(await stackshift.state.lock('l', { wait: '2s' }), true)
     assert.equal(await stackshift.state.unlock('l'), true)
