@@ -13,6 +13,8 @@ import sys
 COUNTS = (("kills", 2000, ("fault kill",)), ("zombies", 200, ("zombie workers", "zombie endpoints")),
           ("calls of unknown fate", 200, ("unknown fates",)), ("restarts of PostgreSQL", 100, ("fault restart",)),
           ("failovers", 20, ("fault primary",)), ("steps completed", 400_000, ("steps",)))
+FAULTS = ("kill", "stop", "cut", "cut one way", "loss", "narrow", "terminate", "restart", "primary", "pause", "drain", "other version", "clock",
+          "snapshot", "database clock", "disk full", "disk slow")  # each of them has to happen in as long
 JUDGED_FROM_S = 600  # what happens now and then may not in a few minutes
 KILLS_ALONE = ["kill_worker"]
 
@@ -40,6 +42,10 @@ class Summary:
         for what, an_hour, names in COUNTS if seconds >= JUDGED_FROM_S else ():
             n, due = sum(run["counts"].get(name, 0) for run in runs for name in names), int(an_hour * min(seconds / 3600, 1))
             self.line(what, f"{n:,}", f"at least {due:,}", n >= due)
+        if seconds >= JUDGED_FROM_S:
+            n = {fault: sum(run["counts"].get(f"fault {fault}", 0) for run in runs) for fault in FAULTS}
+            print("  " + ", ".join(f"{fault} {count:,}" for fault, count in n.items()))
+            self.line("kinds of faults", f"{sum(map(bool, n.values()))}", f"all {len(FAULTS)}", all(n.values()))
 
     def times(self, runs):
         alone = [s for run in runs if run["only"] == KILLS_ALONE for s in run["recovery"]]

@@ -5,6 +5,8 @@ acknowledged is there, I2 keys, I3 steps, I4 fences, I5 leases, I6 events, I7 wa
 I10 cancels, I11 exactly once, L liveness.
 """
 
+import signal
+
 # Who held the run's lease when an effect happened: by its fence where the handler was told it, else by its process.
 HELD = """
     from hc.effect e
@@ -228,6 +230,14 @@ FAULTS_AROUND = """
     select concat('    ', to_char(at, 'HH24:MI:SS.MS'), '  ', what, ' ', whom, ' ', detail,
                   ' until ' || to_char(until, 'HH24:MI:SS.MS'))
       from hc.fault where at < %(at)s + interval '5 s' and coalesce(until, at) > %(at)s - interval '15 s' order by id desc limit 12"""
+
+
+def unasked(exits, crashes):
+    """Which programs ended though nobody wanted them to, and how: of `exits`, those that ended by themselves, so many may be a handler's that
+    was told to crash. A worker that cannot tell the database of it is ended by an alarm."""
+    crashed = [status for statuses in exits.values() for status in statuses if status in (-signal.SIGABRT, -signal.SIGALRM)]
+    ended = {name: statuses for name, statuses in exits.items() if statuses}
+    return ended if len(crashed) > crashes or sum(map(len, ended.values())) > len(crashed) else {}
 
 
 def violations(evidence, at_most=20):

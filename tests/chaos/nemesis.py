@@ -205,7 +205,7 @@ class Nemesis:
         ways = draw.choice((("in", "out"), ("in", "out"), ("in",), ("out",)))
         seconds = draw.choice((1, 3, 6, 15)) * draw.uniform(0.7, 1)
         key = object()
-        fault = self.log("cut" if len(ways) == 2 else f"cut one way", machine.name, f"{'/'.join(ways)} {', '.join(o.name for o in others)}")
+        fault = self.log("cut" if len(ways) == 2 else "cut one way", machine.name, f"{'/'.join(ways)} {', '.join(o.name for o in others)}")
         machine.filter(key, [(way, f"ip {'saddr' if way == 'in' else 'daddr'} {other.ip} drop") for way in ways for other in others])
         self.wait(seconds)
         machine.filter(key, None)

@@ -229,13 +229,8 @@ class Run:
                 "select concat_ws(' ', id, job, status, error_name, 'attempt', attempt, finished_at) from sut.run"
                 " order by finished_at desc nulls first limit 3"))
         crashes = evidence.execute("select count(*) from hc.effect where kind = 'crash'").fetchone()[0]
-        exits = {name: actor.exits for name, actor in env.actors.items() if actor.exits}
-        # A worker that cannot tell the database of its crash is ended by an alarm.
-        crashed = (-signal.SIGABRT, -signal.SIGALRM)
-        aborts = sum(status in crashed for statuses in exits.values() for status in statuses)
-        odd = {name: [status for status in statuses if status not in crashed] for name, statuses in exits.items()}
-        odd = {name: statuses for name, statuses in odd.items() if statuses}
-        if odd or aborts > crashes:
+        exits = invariants.unasked({name: actor.exits for name, actor in env.actors.items()}, crashes)
+        if exits:
             found.append(("P", "programs end only by our hand", 1, []))
             text += f"\nP: programs ended by themselves: {exits}; {crashes} were asked to"
         for actor in env.actors.values():

@@ -295,6 +295,11 @@ class Check(unittest.TestCase):
     def test_every_check_has_a_planted_fault(self):
         self.assertEqual({promise for _, promise, _ in invariants.CHECKS}, {promise for promise, _ in PLANTED})
 
+    def test_a_program_that_ends_by_itself_is_found(self):
+        for exits, crashes, well in (({}, 0, True), ({"worker1": []}, 0, True), ({"worker1": [-6]}, 0, False), ({"worker1": [-6, -14]}, 2, True),
+                                     ({"worker1": [-6], "one": [-6]}, 1, False), ({"server1": [0]}, 3, False), ({"server1": [-11]}, 1, False)):
+            self.assertEqual(not invariants.unasked(exits, crashes), well, exits)
+
     def test_what_the_nemesis_did_is_shown_beside_a_violation(self):
         with self.evidence.transaction(force_rollback=True):
             self.evidence.execute(f"update sut.step set committed_at = {AT(6.5)} where name = 's.0'")
@@ -360,8 +365,9 @@ def planted(promise, fault):
 
 # An hour of all faults, and kills alone, as they have to be.
 GOOD = [{"seed": 1, "only": None, "seconds": 3600, "passed": 40, "failed": 0, "recovery": [30.0], "promotion": [1.0, 14.9], "rests": [29.0],
-         "violations": [], "counts": {"fault kill": 2000, "zombie workers": 150, "zombie endpoints": 50, "unknown fates": 200,
-                                      "fault restart": 100, "fault primary": 20, "steps": 400_000, "call start acknowledged": 9000}},
+         "violations": [], "counts": {**{f"fault {fault}": 20 for fault in campaign.FAULTS}, "fault kill": 2000, "zombie workers": 150,
+                                      "zombie endpoints": 50, "unknown fates": 200, "fault restart": 100, "fault primary": 20, "steps": 400_000,
+                                      "call start acknowledged": 9000}},
         {"seed": 2, "only": ["kill_worker"], "seconds": 180, "passed": 40, "failed": 0, "recovery": [3.4] * 99 + [5.0], "promotion": [],
          "rests": [5.0], "violations": [], "counts": {"fault kill": 90}}]
 
@@ -379,7 +385,7 @@ class Campaign(unittest.TestCase):
     def test_all_that_is_due_passes(self):
         text, failed = self.summary_of(GOOD)
         self.assertEqual(failed, 0, text)
-        self.assertEqual(text.count("ok\n"), 12, text)
+        self.assertEqual(text.count("ok\n"), 13, text)
 
     def test_each_thing_that_is_due_is_missed(self):
         short = {"fault kill": "kills", "zombie workers": "zombies", "unknown fates": "unknown fate", "fault restart": "restarts",
@@ -390,6 +396,10 @@ class Campaign(unittest.TestCase):
             text, failed = self.summary_of(runs)
             self.assertEqual(failed, 1, text)
             self.assertRegex(text, f"{what}.*MISSED")
+        for fault in campaign.FAULTS:
+            runs = copy.deepcopy(GOOD)
+            del runs[0]["counts"][f"fault {fault}"]
+            self.assertRegex(self.summary_of(runs)[0], f"kinds of faults +{len(campaign.FAULTS) - 1} .*MISSED")
         for run, name, values in ((1, "recovery", [3.6] * 100), (1, "recovery", [3.4] * 98 + [5.1] * 2), (0, "promotion", [1.0, 15.1]),
                                   (0, "rests", [30.1]), (0, "rests", [None]), (0, "violations", [[1, "I3", "it is so", 2]])):
             runs = copy.deepcopy(GOOD)
