@@ -39,7 +39,8 @@ static dj_status index_read(const char *text, size_t length, struct index *index
         index->unique = strncmp(statement, "create unique ", 14) == 0 ? "unique " : "";
         const char *form = index->unique[0] == '\0' ? "create index %63s on %127s %n"
                                                     : "create unique index %63s on %127s %n";
-        (void)sscanf(statement, form, index->name, index->table, &rest); /* NOLINT(cert-err34-c) */
+        /* NOLINTNEXTLINE(cert-err34-c): %n converts no number */
+        (void)sscanf(statement, form, index->name, index->table, &rest);
     }
     if (rest == 0 || strlen(statement + rest) >= REST_BYTES) {
         return dj_fail(DJ_INTERNAL, "'%.*s' is no `create index NAME on TABLE …`",

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 /* The linker puts these around the section, if there is one. */
-/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): the linker's names */
 extern struct failpoint *__start_failpoints[] __attribute__((weak, visibility("hidden")));
 extern struct failpoint *__stop_failpoints[] __attribute__((weak, visibility("hidden")));
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */

@@ -89,6 +89,15 @@ describe('signatures', () => {
     })
   }
 
+  test('the example that Standard Webhooks publishes is trusted', async () => {
+    const signed = { id: 'msg_p5jXN8AQM9LWM0D4loKWxJek', timestamp: '1614265330', signature: 'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=' }
+    const secrets = secretsOf('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')
+    const why = async (body: string): Promise<string | undefined> =>
+      distrust(signed, Buffer.from(body), secrets, checkerOf(await platform()), 1614265330000)
+    assert.equal(await why('{"test": 2432232314}'), undefined)
+    assert.match((await why('{"test":2432232314}'))!, /does not fit/)
+  })
+
   test('no changed byte of a signature, an id or a body is trusted', async () => {
     const check = checkerOf(await platform())
     const right = Buffer.from(mac(), 'base64')
