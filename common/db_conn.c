@@ -151,7 +151,7 @@ MUST_CHECK static dj_status look_at_session(PGconn *conn, PGconn *other, int pid
  * transaction, ours is free now: another connection's transaction may get it, and while it has it
  * ours gets another. Who asks the same pool meanwhile may hide that, hence more than one look. */
 dj_status db_conn_check_session(PGconn *conn, const char *conninfo) {
-    int pid;
+    int pid = 0;
     DJ_TRY(ask_pid(conn, "select pg_backend_pid()", &pid));
     if (pid == PQbackendPID(conn)) {
         return DJ_OK;

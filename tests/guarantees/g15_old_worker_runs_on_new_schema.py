@@ -19,12 +19,12 @@ def nothing_that_the_version_before_calls_is_missing():
 
 def what_would_be_missed_is_noticed():
     changes = {
-        "beat": "drop function durable_internal.beat",
-        "claim": "revoke execute on function durable_internal.claim(uuid, int, int, int, boolean) from durable_worker",
-        "promote_due": "drop function durable_internal.promote_due; create function durable_internal.promote_due(most int, back_s "
-                       "int, out promoted text, out due_in_ms bigint) language sql as 'select null::text, 1::bigint'",
-        "endpoint_well": "drop function durable_internal.endpoint_well; create function durable_internal.endpoint_well(uuid, "
-                         "text, boolean) returns void language sql as ''",
+        "CALL_BEAT": "drop function durable_internal.beat",
+        "CALL_CLAIM": "revoke execute on function durable_internal.claim(uuid, int, int, int, boolean) from durable_worker",
+        "CALL_PROMOTE_DUE": "drop function durable_internal.promote_due; create function durable_internal.promote_due(most int, back_s "
+                            "int, out promoted text, out due_in_ms bigint) language sql as 'select null::text, 1::bigint'",
+        "CALL_ENDPOINT_WELL": "drop function durable_internal.endpoint_well; create function durable_internal.endpoint_well(uuid, "
+                              "text, boolean) returns void language sql as ''",
         "durable.cancel": "drop function durable.cancel; create function durable.cancel(run_id uuid, reason text) returns "
                           "boolean language sql as 'select true'",
         "durable.queues": "alter view durable.queues rename column depth to length",
@@ -37,7 +37,7 @@ def what_would_be_missed_is_noticed():
             other.conn.execute(change)
         missed = {name for name, _ in calls.differences(present, same, other) + calls.public_differences(same, other)}
         assert missed >= set(changes), set(changes) - missed
-        assert "commit" not in missed and "durable.start" not in missed
+        assert "CALL_COMMIT" not in missed and "durable.start" not in missed
         same.conn.close()
         other.conn.close()
 

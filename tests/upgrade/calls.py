@@ -27,7 +27,7 @@ class DbCall(ctypes.Structure):
 
 
 def calls_of(tree):
-    """(name, SQL, types of parameters) of each call, as the compiler sees it."""
+    """(its name in C, SQL, types of parameters) of each call, as the compiler sees it."""
     with folder() as place:
         library = place / "db_calls.so"
         command("cc", "-shared", "-fPIC", "-I", tree, "-I", command("pg_config", "--includedir").strip(), "-o", library,
