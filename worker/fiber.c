@@ -82,7 +82,7 @@ static void fiber_leave(struct fiber *fiber) {
  * comes as its two halves. */
 static void fiber_main(unsigned int high, unsigned int low) {
     uintptr_t whole = ((uintptr_t)high << 32) | (uintptr_t)low;
-    struct fiber *fiber = (struct fiber *)whole; /* NOLINT(performance-no-int-to-ptr): so */
+    struct fiber *fiber = (struct fiber *)whole; /* NOLINT(performance-no-int-to-ptr) */
     asan_arrive(NULL, &fiber->back_bottom, &fiber->back_bytes);
     for (;;) {
         fiber_leave(fiber);
