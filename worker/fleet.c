@@ -18,6 +18,7 @@
 #include "worker/run.h"
 #include "worker/step.h"
 #include <malloc.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@
 #define TICK_MS 250
 #define IDLE_TRIM_MS 2000
 #define SPARE_CONNECTION_MS 10000
+#define LET_GO_MS 1000
 
 int64_t
 clock_boot_ms(void) { /* goes on while the machine is suspended, as the database's clock does */
@@ -213,6 +215,17 @@ void worker_take_outcome(dj_worker *worker, dj_run *run) {
     }
 }
 
+static void take_outcomes(dj_worker *worker) {
+    struct list runs;
+    list_init(&runs);
+    mailbox_take(&worker->outcomes, &runs);
+    while (!list_is_empty(&runs)) {
+        dj_run *run = list_first(&runs, dj_run, link);
+        list_remove(&run->link);
+        worker_take_outcome(worker, run);
+    }
+}
+
 static void give_back_unbegun(dj_worker *worker) {
     struct list unbegun;
     list_init(&unbegun);
@@ -274,20 +287,13 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
     dj_worker *worker = context;
     (void)fd;
     (void)what;
-    struct list runs;
     int crash_signal;
-    list_init(&runs);
     dj_run *crashed = crash_taken(&crash_signal);
     if (crashed != NULL && crashed->worker == worker) {
         crash_send(worker, crashed, crash_signal);
         return;
     }
-    mailbox_take(&worker->outcomes, &runs);
-    while (!list_is_empty(&runs)) {
-        dj_run *run = list_first(&runs, dj_run, link);
-        list_remove(&run->link);
-        worker_take_outcome(worker, run);
-    }
+    take_outcomes(worker);
     if (atomic_load(&worker->drain_asked) > 0 && !atomic_load(&worker->draining)) {
         begin_drain(worker);
     }
@@ -301,15 +307,15 @@ static void on_linger(evutil_socket_t fd, short what, void *context) {
     turns_start(context);
 }
 
-void worker_lose_all(dj_worker *worker) {
-    worker->registered = false;
-    atomic_store(&worker->sure_until_ms, 0);
+static void mark_lost(dj_worker *worker) {
     list_for_each(run, &worker->hand, dj_run, hand_link) {
         atomic_store(&run->lost, true);
     }
-    db_pipeline_close(&worker->control); /* a new life begins with a new registration */
-    lines_close(worker);
-    spare_trim(worker, /* age_ms= */ 0);
+}
+
+/* What waits here for the database waits no more: handlers that are parked go on and hear that the
+ * run is not theirs, so that they return; and a run without a handler is done with. */
+static void dismiss_parked(dj_worker *worker) {
     struct list parked;
     list_init(&parked);
     int count = 0;
@@ -337,6 +343,16 @@ void worker_lose_all(dj_worker *worker) {
         }
     }
     worker_resume(worker, &resumed, count);
+}
+
+void worker_lose_all(dj_worker *worker) {
+    worker->registered = false;
+    atomic_store(&worker->sure_until_ms, 0);
+    mark_lost(worker);
+    db_pipeline_close(&worker->control); /* a new life begins with a new registration */
+    lines_close(worker);
+    spare_trim(worker, /* age_ms= */ 0);
+    dismiss_parked(worker);
     control_connect(worker);
 }
 
@@ -609,17 +625,25 @@ static int compare_jobs(const void *a, const void *b) {
     return strcmp(((const struct job *)a)->name, ((const struct job *)b)->name);
 }
 
-/* What the grace time was too short for, and no thread has: it is somebody else's by now, or will
- * be. A handler in the middle of something keeps what it uses. */
+/* The runs that the grace time was too short for are somebody else's by now, or will be. Those
+ * without a handler are released. Handlers hear of it, and have a moment to return; one that is
+ * parked would else never free what it has. */
 static void let_go(dj_worker *worker) {
+    give_back_unbegun(worker);
+    dismiss_parked(worker);
     list_for_each(run, &worker->hand, dj_run, hand_link) {
         if (run->call != NULL) {
             endpoint_call_drop(run);
-        }
-        if (run->fiber == NULL) {
-            list_remove(&run->link);
             worker_release(worker, run);
         }
+    }
+    int64_t until_ms = clock_boot_ms() + LET_GO_MS;
+    for (int64_t left_ms = LET_GO_MS; worker->in_hand > 0 && left_ms > 0;
+         left_ms = until_ms - clock_boot_ms()) {
+        struct pollfd outcomes = { .fd = worker->outcomes.fd, .events = POLLIN };
+        (void)poll(&outcomes, 1, (int)left_ms);
+        take_outcomes(worker);
+        dismiss_parked(worker); /* who had a step to commit when it was told */
     }
 }
 
@@ -647,19 +671,17 @@ dj_status dj_worker_run(dj_worker *worker) {
     (void)event_base_dispatch(worker->base);
     FAILPOINT("drain.left");
     worker->registered = false; /* a beat on its way is of no interest now */
-    list_for_each(run, &worker->hand, dj_run, hand_link) {
-        atomic_store(&run->lost, true); /* a handler that asks is to come back */
-    }
-    bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000);
+    mark_lost(worker);
     db_pipeline_close(&worker->control);
     lines_close(worker);
+    let_go(worker);
+    bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000) && worker->in_hand == 0;
     spare_trim(worker, 0);
     quiet = lines_settle(worker, 11000) && quiet; /* a connection is given up after 10 s */
     if (!quiet) { /* threads in handlers that did not come back: what they use has to stay */
         return dj_fail(DJ_TIMEOUT, "%d handlers did not come back within the grace time",
                        worker->in_hand);
     }
-    let_go(worker);
     fiber_trim(0);
     return DJ_OK;
 }

@@ -62,7 +62,7 @@ struct dj_run {
     int64_t claimed_ms;
     atomic_bool lost;    /* not ours any more: set by the loop, read by the handler's thread */
     bool gone;           /* the loop: its lease has ended; free it once the handler is back */
-    bool with_handler;   /* the loop: the pool has it */
+    bool with_handler;   /* the loop: the pool has it, or a call */
     bool refused;        /* the loop: the database did not take its step, so it fails instead */
     bool condemned;      /* the loop: it fails because the database did not take what it said */
     int64_t again_ms;    /* the loop: it was refused; from then on it is said again, alone */

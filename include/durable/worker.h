@@ -132,7 +132,8 @@ DJ_MUST_CHECK DJ_PUBLIC dj_status dj_worker_new(const dj_worker_options *options
 DJ_PUBLIC void dj_worker_free(dj_worker *worker);
 
 /** Runs until dj_worker_drain(): leases runs, calls their handlers, commits what they did. While
- * the database is away it keeps trying. DJ_OK: drained. */
+ * the database is away it keeps trying. DJ_OK: drained. DJ_TIMEOUT: handlers did not return within
+ * the grace time and a second more; they still use the worker, so do not free it. */
 DJ_MUST_CHECK DJ_PUBLIC dj_status dj_worker_run(dj_worker *worker);
 
 /** Tells the worker to take nothing more, to finish the steps in hand and to give the rest back.

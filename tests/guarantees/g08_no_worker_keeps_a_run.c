@@ -6,10 +6,12 @@
  * worker dead; with a reaped worker's sessions left alone, the one that froze in a step with a
  * transaction kept its run. More in tests/mutations. */
 #include "support.h"
+#include "tests/common/loopback.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 static const char *url;
 static PGconn *conn;
@@ -118,6 +120,25 @@ static void a_drained_worker_gives_its_runs_back_and_spends_no_attempt(void **st
     (void)end_process(second, SIGTERM);
 }
 
+/* Keeps a worker's next turn waiting, and waits until it does. */
+static void hold_worker(PGconn *holder, pid_t worker) {
+    sql(holder,
+        "select pg_advisory_lock(durable_internal.worker_lock_class(), number) from "
+        "durable_internal.worker where pid = %d",
+        (int)worker);
+    wait_until(conn, 20,
+               "select exists (select from pg_locks l join durable_internal.worker_session s "
+               "on s.pid = l.pid join durable_internal.worker w on w.id = s.worker_id where "
+               "w.pid = %d and l.locktype = 'advisory' and not l.granted)",
+               (int)worker);
+}
+
+/* Those that were held could not say that they leave. */
+static void forget_held_workers(void) {
+    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where "
+              "alive and ttl = interval '1 minute'");
+}
+
 /* The first SIGTERM lets the step go on, the second does not; and one whose database was never
  * there has nothing to wait for. */
 static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **state) {
@@ -139,12 +160,35 @@ static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **stat
     sql(conn, "select durable.cancel('%s')", id);
     assert_int_equal(end_process(next, SIGTERM), 0);
 
+    int port, listener = loopback_listen(1, &port);
     char nowhere[128];
-    (void)snprintf(nowhere, sizeof nowhere, "postgresql://postgres@127.0.0.1:%d/none", free_port());
+    (void)snprintf(nowhere, sizeof nowhere, "postgresql://postgres@127.0.0.1:%d/none", port);
     pid_t alone = spawn_worker(nowhere, NULL);
-    sleep_ms(1000);
+    (void)close(accept(listener, NULL, NULL));
+    (void)close(listener);
     (void)kill(alone, SIGTERM);
     assert_int_equal(wait_process(alone, 5), 0);
+}
+
+/* Its commit waits for a lock, and the worker for it no longer: the handler returns, and what it
+ * has is freed (else the leak checker ends the process). */
+static void a_handler_whose_commit_is_not_waited_for_hears_of_it(void **state) {
+    (void)state;
+    PGconn *holder = connect_to(url);
+    pid_t stuck = spawn(url, NULL, "durable-worker", "--lease-ttl", "60s", "--grace", "60s", NULL);
+    const char *id = sql_text(conn, "select durable.start('tells', '{\"ms\": 500}')");
+    wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    hold_worker(holder, stuck);
+    assert_int_equal(kill(stuck, SIGTERM), 0);
+    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
+               (int)stuck);
+    (void)kill(stuck, SIGTERM);
+    assert_int_equal(wait_process(stuck, 10), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'told'", id), 1);
+    PQfinish(holder);
+    sql(conn, "select durable.cancel('%s')", id);
+    forget_held_workers();
 }
 
 /* Its claim waits for a lock, as it would in a database that stands still: nobody knows whether it
@@ -158,15 +202,7 @@ static void a_claim_without_an_answer_keeps_no_worker_past_its_grace_time(void *
             spawn(url, NULL, "durable-worker", "--lease-ttl", "60s", "--grace", graces[i], NULL);
         wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
                    (int)stuck);
-        sql(holder,
-            "select pg_advisory_lock(durable_internal.worker_lock_class(), number) from "
-            "durable_internal.worker where pid = %d",
-            (int)stuck);
-        wait_until(conn, 20,
-                   "select exists (select from pg_locks l join durable_internal.worker_session s "
-                   "on s.pid = l.pid join durable_internal.worker w on w.id = s.worker_id where "
-                   "w.pid = %d and l.locktype = 'advisory' and not l.granted)",
-                   (int)stuck);
+        hold_worker(holder, stuck);
         assert_int_equal(kill(stuck, SIGTERM), 0);
         wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
                    (int)stuck);
@@ -174,8 +210,7 @@ static void a_claim_without_an_answer_keeps_no_worker_past_its_grace_time(void *
         assert_int_equal(wait_process(stuck, 5), 0);
         PQfinish(holder);
     }
-    sql(conn, "update durable_internal.worker set beat_at = beat_at - interval '1 hour' where "
-              "alive and ttl = interval '1 minute'"); /* what it could not say */
+    forget_held_workers();
 }
 
 /* Its control connection is lost, and while it makes a new one (the fourth: the first three were
@@ -269,6 +304,7 @@ int main(void) {
         cmocka_unit_test(a_run_that_kills_its_workers_fails_and_its_neighbours_complete),
         cmocka_unit_test(a_drained_worker_gives_its_runs_back_and_spends_no_attempt),
         cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
+        cmocka_unit_test(a_handler_whose_commit_is_not_waited_for_hears_of_it),
         cmocka_unit_test(a_claim_without_an_answer_keeps_no_worker_past_its_grace_time),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_worker_that_is_busy_hears_at_its_beat_that_it_is_dead),

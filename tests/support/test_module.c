@@ -205,6 +205,15 @@ static dj_status slow(dj_run *run, json_object *payload) {
     return dj_complete(run, NULL);
 }
 
+/* tells: {"ms": of its step}, and whether its worker has lost it meanwhile. */
+static dj_status tells(dj_run *run, json_object *payload) {
+    dj_status status = dj_step(run, "slow", slow_step, payload, NULL);
+    if (status == DJ_LEASE_LOST) {
+        note(run, "told");
+    }
+    return status == DJ_OK ? dj_complete(run, NULL) : status;
+}
+
 /* ponders: {"ms": of its own between two steps}. */
 static dj_status ponders(dj_run *run, json_object *payload) {
     for (int i = 0; i < 2; i++) {
@@ -369,6 +378,7 @@ dj_status dj_module_init(dj_worker *worker) {
         { "waits", waits, { .context = NULL } },
         { "transfers", transfers, { .context = NULL } },
         { "slow", slow, { .context = NULL } },
+        { "tells", tells, { .context = NULL } },
         { "ponders", ponders, { .context = NULL } },
         { "stubborn", stubborn, { .context = NULL } },
         { "fails", fails, { .max_attempts = 3, .backoff = { .initial = "20ms" } } },
