@@ -99,9 +99,9 @@ def check(fleet, case, tag, load, zombie, woken_at):
     if back:
         wrong.append(f"the fence went back: {back}")
     of_zombie, of_requests, late = called_after_commit(fleet, tag, zombie, woken_at)
-    # Whoever stands between the last look at the clock and the call makes that call: one thread, where the case stops it there. And
-    # the loop, wherever another thread stops it: one request, which may be of several steps.
-    if len(of_zombie) > (1 if case.name == "step.before" else 0):
+    # Whoever stands between the last look at the clock and the call makes that call when the process goes on: one thread, mostly where
+    # the case stops it there. And the loop, wherever another thread stops it: one request, which may be of several steps.
+    if len(of_zombie) > 1:
         late += of_zombie
     requests = {run for run, _, _ in of_requests}
     if len(requests) > 1:
@@ -115,8 +115,8 @@ def check(fleet, case, tag, load, zombie, woken_at):
 
 
 def called_after_commit(fleet, tag, zombie, woken_at):
-    """Calls of steps that were committed, as (run, step, seconds after the commit): of the process `zombie`; of handlers over HTTP, which
-    are in this process, at the moment when it went on; and others."""
+    """Calls of steps that were committed, as (run, step, seconds after the commit): of the process `zombie` at the moment when it went on;
+    of handlers over HTTP, which are in this process, at that moment; and others."""
     committed = {(run, name): float(at) for run, name, at in fleet.rows(
         f"select s.run_id::text, s.name, extract(epoch from s.committed_at) from durable_internal.step s "
         f"where s.run_id in (select r.id {of_case(tag)})")}
@@ -124,8 +124,8 @@ def called_after_commit(fleet, tag, zombie, woken_at):
     for line in fleet.effects.read_text().splitlines():
         run, step, pid, at = line.split(" ")
         if float(at) > committed.get((run, step), float("inf")):
-            woken = woken_at is not None and int(pid) == os.getpid() and 0 <= float(at) - woken_at < WAKE_S
-            group = of_zombie if int(pid) == zombie else of_requests if woken else others
+            woken = woken_at is not None and 0 <= float(at) - woken_at < WAKE_S
+            group = others if not woken else of_zombie if int(pid) == zombie else of_requests if int(pid) == os.getpid() else others
             group.append((run, step, float(at) - committed[run, step]))
     return of_zombie, of_requests, others
 
