@@ -10,10 +10,12 @@ create unlogged sequence interleave.stop_2;
 
 -- A point: tells the driver, and waits until it lets this session go on. Only in sessions that have a slot, and only at the
 -- points that `interleave.points` fits. The gate is one of two locks by turns: the driver holds the one that
--- is next, and when it frees it, it holds the other.
+-- is next, and when it frees it, it holds the other. The time at a gate is not the session's, which might have no more than a
+-- millisecond for a lock (be_impatient), and would keep a gate that it gets at the end of it.
 create function durable_internal.failpoint(name text)
 returns boolean
 language plpgsql volatile
+set lock_timeout = 0
 as $$
 declare
     slot int := nullif(current_setting('interleave.slot', true), '')::int;
