@@ -161,7 +161,7 @@ declare
     chosen bigint;
     met int := 0;
     looked int := 0;
-    held bigint[] := '{}';
+    held bigint[] := '{}'::bigint[];
     runs uuid[] := '{}'::uuid[];
     given record;
 begin
