@@ -3,6 +3,7 @@
 #include "common/auto.h"
 #include "common/clock.h"
 #include "common/db_conn.h"
+#include "common/thread.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ void db_connect_begin(struct db_connect *connect, dj_status (*open)(struct db_co
     connect->open = open;
     connect->mailbox = mailbox;
     connect->threaded = true; /* before the thread is there, which may be done at once */
-    int error = pthread_create(&connect->thread, NULL, connect_thread, connect);
+    int error = thread_begin(&connect->thread, connect_thread, connect);
     if (error != 0) {
         connect->threaded = false;
         connect->status = DJ_UNAVAILABLE;

@@ -5,14 +5,13 @@
 #include "common/buf.h"
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/thread.h"
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -177,7 +176,6 @@ dj_status health_open(int port, int64_t silent_max_ms, struct health_metric *met
     struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
     struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     pthread_t thread;
-    sigset_t all, before;
     if (port == 0) {
         return DJ_OK;
     }
@@ -199,10 +197,7 @@ dj_status health_open(int port, int64_t silent_max_ms, struct health_metric *met
                        strerror(errno));
     }
     evconnlistener_set_error_cb(listener, on_accept_error);
-    (void)sigfillset(&all); /* signals are for the program's own threads */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&thread, NULL, health_thread, NULL);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = thread_begin(&thread, health_thread, NULL);
     if (failed != 0) {
         return dj_fail(DJ_NO_MEMORY, "no thread for --health-port: %s", strerror(failed));
     }
