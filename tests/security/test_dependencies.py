@@ -74,7 +74,7 @@ def each_library_is_listed_with_its_version():
     for program, path in ALL.items():
         names = {by_ref[ref]["name"]: by_ref[ref] for ref in needs[program]}
         for library in re.findall(r"\(NEEDED\).*\[(.*)\]", command("readelf", "-d", path)):
-            file = re.search(rf"{re.escape(library)} => (\S+)", command("ldd", path))[1]
+            file = re.search(rf"(/\S*/{re.escape(library)}) ", command("ldd", path))[1]
             assert any(ways(file) & files_of(package) for package in names), f"{library} of {program} is of no package that is listed"
         for package, one in names.items():
             assert one["version"] == version_of(package) and one["purl"].startswith(f"pkg:deb/debian/{package}@"), one
