@@ -94,6 +94,18 @@ begin
 end
 $$;
 
+-- The time of a key that was taken just now begins at `instant`, and its run gets an id of then. Called by start_run.
+create or replace function durable_internal.begin_key(namespace_id int, key text, ttl interval, new_id uuid, instant timestamptz)
+returns void
+language plpgsql volatile set enable_seqscan = off
+as $$
+begin
+    update durable_internal.idempotency_key k
+       set run_id = begin_key.new_id, expires_at = begin_key.instant + begin_key.ttl
+     where k.namespace_id = begin_key.namespace_id and k.key = begin_key.key;
+end
+$$;
+
 -- Checks what all ways to start have in common.
 create or replace function durable_internal.check_start(job text, queue text, idempotency_ttl interval,
     max_attempts int, scheduled_at timestamptz, priority int, concurrency_key text, timeout interval,
@@ -182,6 +194,14 @@ begin
             created := false;
             created_at := null;
             return;
+        end if;
+        -- It waited for another start, which has rolled back, or whose key's time went by meanwhile; its own would be shorter
+        -- by as much, or be over already.
+        if clock_timestamp() > instant + interval '100 milliseconds' then
+            instant := clock_timestamp();
+            created_at := instant;
+            run_id := durable_internal.uuid_v7();
+            perform durable_internal.begin_key(namespace_id, idempotency_key, idempotency_ttl, run_id, instant);
         end if;
     end if;
     if lane is null then

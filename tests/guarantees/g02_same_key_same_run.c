@@ -139,6 +139,58 @@ static void after_its_time_or_release_a_key_gives_a_new_run(void **state) {
         sql_text(conn, "select durable.start('noop', idempotency_key => 'ttl')"), second);
 }
 
+/* A start waits for another one with its key, for longer than the key's time: one that makes its
+ * run just then, or that looks who has the key. Its own time begins when it has the key, and not
+ * when it was called. */
+static void a_key_that_was_waited_for_holds_for_its_whole_time(void **state) {
+    static const struct {
+        const char *name, *end;
+        bool known;
+    } others[] = { { "made", "commit", false },
+                   { "not made", "rollback", false },
+                   { "looked at", "commit", true } };
+    enum { OTHERS = sizeof others / sizeof *others };
+    PGconn *other[OTHERS], *waiting[OTHERS];
+    char start[OTHERS][160];
+    (void)state;
+    for (int i = 0; i < OTHERS; i++) {
+        (void)snprintf(start[i], sizeof start[i],
+                       "select durable.start('noop', idempotency_key => 'waited: %s', "
+                       "idempotency_ttl => '2 s')",
+                       others[i].name);
+        other[i] = connect_to(url);
+        waiting[i] = connect_to(url);
+        if (others[i].known) {
+            sql(conn, "%s", start[i]);
+        }
+        sql(other[i], "begin");
+        sql(other[i], "%s", start[i]);
+        assert_int_equal(PQsendQuery(waiting[i], start[i]), 1);
+        assert_true(is_blocked(conn, waiting[i]));
+    }
+    sleep_ms(2200);
+    for (int i = 0; i < OTHERS; i++) {
+        sql(other[i], "%s", others[i].end);
+        PGresult *result = PQgetResult(waiting[i]);
+        assert_int_equal(PQresultStatus(result), PGRES_TUPLES_OK);
+        assert_string_equal(sql_text(conn, "%s", start[i]), PQgetvalue(result, 0, 0));
+        assert_int_equal(
+            sql_int(conn,
+                    "select count(*) from durable.runs r join durable_internal.idempotency_key k "
+                    "on k.run_id = r.id and k.expires_at = r.idempotency_expires_at where r.id = "
+                    "'%s' and r.created_at > now() - interval '1 s' and r.created_at - "
+                    "durable_internal.born_at(r.id) between '-10 ms' and '10 ms'",
+                    PQgetvalue(result, 0, 0)),
+            1);
+        PQclear(result);
+        PQfinish(other[i]);
+        PQfinish(waiting[i]);
+    }
+    assert_int_equal(sql_int(conn, "select count(*) from durable.runs where idempotency_key like "
+                                   "'waited: %%'"),
+                     5);
+}
+
 static void a_failed_holder_gives_way_only_where_the_new_start_says_so(void **state) {
     (void)state;
     const char *first =
@@ -173,6 +225,7 @@ int main(void) {
         cmocka_unit_test(another_job_or_payload_is_a_conflict_and_stores_nothing),
         cmocka_unit_test(payloads_are_the_same_as_jsonb_has_it),
         cmocka_unit_test(after_its_time_or_release_a_key_gives_a_new_run),
+        cmocka_unit_test(a_key_that_was_waited_for_holds_for_its_whole_time),
         cmocka_unit_test(a_failed_holder_gives_way_only_where_the_new_start_says_so),
         cmocka_unit_test(many_with_keys_answer_in_order_and_a_repeat_is_the_same),
     };
