@@ -307,12 +307,6 @@ static void on_linger(evutil_socket_t fd, short what, void *context) {
     turns_start(context);
 }
 
-static void mark_lost(dj_worker *worker) {
-    list_for_each(run, &worker->hand, dj_run, hand_link) {
-        atomic_store(&run->lost, true);
-    }
-}
-
 /* What waits here for the database waits no more: handlers that are parked go on and hear that the
  * run is not theirs, so that they return; and a run without a handler is done with. */
 static void dismiss_parked(dj_worker *worker) {
@@ -345,15 +339,22 @@ static void dismiss_parked(dj_worker *worker) {
     worker_resume(worker, &resumed, count);
 }
 
-void worker_lose_all(dj_worker *worker) {
+/* A life is over: no run in hand is ours, and what is on its way is of no interest. */
+static void end_life(dj_worker *worker) {
     worker->registered = false;
     atomic_store(&worker->sure_until_ms, 0);
-    mark_lost(worker);
-    db_pipeline_close(&worker->control); /* a new life begins with a new registration */
+    list_for_each(run, &worker->hand, dj_run, hand_link) {
+        atomic_store(&run->lost, true);
+    }
+    db_pipeline_close(&worker->control);
     lines_close(worker);
     spare_trim(worker, /* age_ms= */ 0);
     dismiss_parked(worker);
-    control_connect(worker);
+}
+
+void worker_lose_all(dj_worker *worker) {
+    end_life(worker);
+    control_connect(worker); /* a new life begins with a new registration */
 }
 
 /* Steps that are over their time: the loop says so in their place. */
@@ -630,7 +631,7 @@ static int compare_jobs(const void *a, const void *b) {
  * parked would else never free what it has. */
 static void let_go(dj_worker *worker) {
     give_back_unbegun(worker);
-    dismiss_parked(worker);
+    end_life(worker);
     list_for_each(run, &worker->hand, dj_run, hand_link) {
         if (run->call != NULL) {
             endpoint_call_drop(run);
@@ -670,10 +671,6 @@ dj_status dj_worker_run(dj_worker *worker) {
     }
     (void)event_base_dispatch(worker->base);
     FAILPOINT("drain.left");
-    worker->registered = false; /* a beat on its way is of no interest now */
-    mark_lost(worker);
-    db_pipeline_close(&worker->control);
-    lines_close(worker);
     let_go(worker);
     bool quiet = pool_stop(&worker->pool, worker->in_hand > 0 ? 0 : 1000) && worker->in_hand == 0;
     spare_trim(worker, 0);

@@ -125,7 +125,7 @@ def called_after_commit(fleet, tag, zombie, woken_at):
         run, step, pid, at = line.split(" ")
         if float(at) > committed.get((run, step), float("inf")):
             woken = woken_at is not None and 0 <= float(at) - woken_at < WAKE_S
-            group = others if not woken else of_zombie if int(pid) == zombie else of_requests if int(pid) == os.getpid() else others
+            group = {zombie: of_zombie, os.getpid(): of_requests}.get(int(pid), others) if woken else others
             group.append((run, step, float(at) - committed[run, step]))
     return of_zombie, of_requests, others
 

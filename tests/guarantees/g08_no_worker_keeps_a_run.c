@@ -139,6 +139,17 @@ static void forget_held_workers(void) {
               "alive and ttl = interval '1 minute'");
 }
 
+/* One SIGTERM, which a worker hears and lives on, and then another, which it ends by within
+ * `seconds`. */
+static void end_at_once(pid_t worker, double seconds) {
+    assert_int_equal(kill(worker, SIGTERM), 0);
+    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
+               (int)worker);
+    assert_int_equal(kill(worker, 0), 0);
+    (void)kill(worker, SIGTERM);
+    assert_int_equal(wait_process(worker, seconds), 0);
+}
+
 /* The first SIGTERM lets the step go on, the second does not; and one whose database was never
  * there has nothing to wait for. */
 static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **state) {
@@ -146,12 +157,7 @@ static void a_second_sigterm_and_one_without_a_database_end_a_worker(void **stat
     pid_t busy = spawn(url, NULL, "durable-worker", "--lease-ttl", "20s", "--grace", "60s", NULL);
     const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 60000}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
-    assert_int_equal(kill(busy, SIGTERM), 0);
-    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
-               (int)busy);
-    assert_int_equal(kill(busy, 0), 0);
-    (void)kill(busy, SIGTERM);
-    assert_int_equal(wait_process(busy, 5), 0);
+    end_at_once(busy, 5);
     wait_until(conn, 5,
                "select status = 'queued' and attempt = 1 from durable.runs where id = '%s'", id);
     pid_t next = spawn_worker(url, NULL);
@@ -179,11 +185,7 @@ static void a_handler_whose_commit_is_not_waited_for_hears_of_it(void **state) {
     const char *id = sql_text(conn, "select durable.start('tells', '{\"ms\": 500}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
     hold_worker(holder, stuck);
-    assert_int_equal(kill(stuck, SIGTERM), 0);
-    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
-               (int)stuck);
-    (void)kill(stuck, SIGTERM);
-    assert_int_equal(wait_process(stuck, 10), 0);
+    end_at_once(stuck, 10);
     assert_int_equal(
         sql_int(conn, "select count(*) from effect where run_id = '%s' and step = 'told'", id), 1);
     PQfinish(holder);
@@ -203,11 +205,7 @@ static void a_claim_without_an_answer_keeps_no_worker_past_its_grace_time(void *
         wait_until(conn, 20, "select exists (select from durable.workers where pid = %d)",
                    (int)stuck);
         hold_worker(holder, stuck);
-        assert_int_equal(kill(stuck, SIGTERM), 0);
-        wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
-                   (int)stuck);
-        (void)kill(stuck, SIGTERM); /* of the first one the time ends, or has ended */
-        assert_int_equal(wait_process(stuck, 5), 0);
+        end_at_once(stuck, 5); /* of the first one the time ends, or has ended */
         PQfinish(holder);
     }
     forget_held_workers();
