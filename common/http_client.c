@@ -1,5 +1,5 @@
 /* curl asks for sockets to be watched and for one timer; libevent has both. A call is one easy
- * handle; they are kept for the next one, since each holds buffers. */
+ * handle. */
 #include "common/http_client.h"
 
 #include "common/address_guard.h"
@@ -322,6 +322,7 @@ static dj_status call_configure(struct http_call *call, const struct http_reques
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_PROXY, "");
     SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L); /* else the end of a call waits for who asks its name */
     SET(CURLOPT_MAXAGE_CONN, CONNECTION_IDLE_S_MAX);
     SET(CURLOPT_CAPATH, NULL); /* with a folder as well, curl reads CAINFO's anew each time */
     SET(CURLOPT_CA_CACHE_TIMEOUT, CERTIFICATES_S);

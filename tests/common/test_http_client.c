@@ -7,6 +7,7 @@
 #include "unit.h"
 
 #include "common/address_guard.h"
+#include "common/clock.h"
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,8 +16,10 @@
 #include <event2/listener.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define PUBLIC "8.8.8.8"
 #define PRIVATE "127.0.0.1"
@@ -34,6 +37,8 @@ static struct listener canary, outside;
 static int stray; /* connections to what is not public, and not the canary's control */
 static bool may_go_inside;
 static const char *rebind[2]; /* what rebind.test is, now and next */
+static atomic_bool silent;    /* whoever asks for a name below .test waits for an answer */
+static atomic_int waiting;    /* who does */
 
 /* Names and connections. */
 
@@ -76,6 +81,11 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     }
     size_t length = name == NULL ? 0 : strlen(name);
     if (length > 5 && strcmp(name + length - 5, ".test") == 0) {
+        atomic_fetch_add(&waiting, 1);
+        for (int ms = 0; ms < 5000 && atomic_load(&silent); ms++) {
+            (void)usleep(1000);
+        }
+        atomic_fetch_sub(&waiting, 1);
         name = address_of(name);
         if (name == NULL) {
             return EAI_NONAME;
@@ -222,18 +232,25 @@ static void on_done(void *context, struct http_answer *answer) {
     (void)snprintf(end->reason, sizeof end->reason, "%s", answer->reason);
 }
 
-static struct end ask(const char *url, bool allow_private) {
-    struct end end = { .done = false };
+/* NULL: it is refused at once. */
+static struct http_call *send_post(const char *url, bool allow_private, int64_t timeout_ms,
+                                   struct end *end) {
     struct http_call *call;
     struct http_request_out request = { .method = "POST",
                                         .url = url,
                                         .body = strdup("secret"),
                                         .body_length = 6,
-                                        .timeout_ms = 5000,
+                                        .timeout_ms = timeout_ms,
                                         .answer_bytes_max = 1000,
                                         .allow_private = allow_private };
+    *end = (struct end){ .done = false };
+    return http_client_send(client, &request, on_done, end, &call) == DJ_OK ? call : NULL;
+}
+
+static struct end ask(const char *url, bool allow_private) {
+    struct end end;
     may_go_inside = allow_private;
-    if (http_client_send(client, &request, on_done, &end, &call) != DJ_OK) {
+    if (send_post(url, allow_private, /* timeout_ms= */ 5000, &end) == NULL) {
         return (struct end){ .done = true, .outcome = HTTP_BROKEN };
     }
     while (!end.done) {
@@ -482,6 +499,37 @@ static void a_connection_that_was_allowed_is_not_for_others(void **state) {
     assert_int_equal(canary.requests, 3);
 }
 
+/* Where no name server answers, a call's time ends as it would, and it can be dropped: what else
+ * the loop has to do, beats among it, does not wait for the name. */
+static void a_name_that_nobody_tells_keeps_nobody_waiting(void **state) {
+    struct end end;
+    (void)state;
+    atomic_store(&silent, true);
+    int64_t began_ms = clock_ms();
+    assert_non_null(send_post("http://public.test:7071/", false, /* timeout_ms= */ 200, &end));
+    while (!end.done && clock_ms() < began_ms + 5000) {
+        (void)event_base_loop(base, EVLOOP_ONCE);
+    }
+    assert_int_equal(end.outcome, HTTP_NOT_REACHED);
+    assert_in_range(clock_ms() - began_ms, 150, 2000);
+
+    struct http_call *call =
+        send_post("http://public.test:7072/", false, /* timeout_ms= */ 60000, &end);
+    assert_non_null(call);
+    while (atomic_load(&waiting) < 2) {
+        (void)event_base_loop(base, EVLOOP_NONBLOCK);
+    }
+    began_ms = clock_ms();
+    http_call_drop(call);
+    assert_in_range(clock_ms() - began_ms, 0, 2000);
+    assert_int_equal(atomic_load(&waiting), 2);
+
+    atomic_store(&silent, false); /* who asked goes, and frees what it has */
+    while (atomic_load(&waiting) > 0) {
+        (void)usleep(1000);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_way_to_write_an_address_leads_inside),
@@ -490,6 +538,7 @@ int main(void) {
         cmocka_unit_test(a_redirect_is_an_answer_and_not_followed),
         cmocka_unit_test(a_name_that_changes_is_judged_each_time_it_is_connected_to),
         cmocka_unit_test(a_connection_that_was_allowed_is_not_for_others),
+        cmocka_unit_test(a_name_that_nobody_tells_keeps_nobody_waiting),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
