@@ -240,6 +240,38 @@ static void give_back_unbegun(dj_worker *worker) {
     }
 }
 
+/* What waits here for the database waits no more: handlers that are parked go on and hear that the
+ * run is not theirs, so that they return; and a run without a handler is done with. */
+static void dismiss_parked(dj_worker *worker) {
+    struct list parked;
+    list_init(&parked);
+    int count = 0;
+    list_splice(&worker->asking, &parked);
+    for (int i = 0; i < worker->line_count; i++) {
+        list_splice(&worker->lines[i].pending, &parked);
+        worker->lines[i].pending_count = 0;
+        while (!list_is_empty(&worker->lines[i].late)) {
+            dj_run *run = list_first(&worker->lines[i].late, dj_run, watch.link);
+            list_remove(&run->watch.link);
+            worker_late_gone(worker, run);
+        }
+    }
+    struct list resumed;
+    list_init(&resumed);
+    while (!list_is_empty(&parked)) {
+        dj_run *run = list_first(&parked, dj_run, link);
+        list_remove(&run->link);
+        run->verdict = DJ_LEASE_LOST;
+        if (run->fiber != NULL) {
+            list_push(&resumed, &run->link);
+            count++;
+        } else {
+            worker_release(worker, run);
+        }
+    }
+    worker_resume(worker, &resumed, count);
+}
+
 static void worker_stop(dj_worker *worker) {
     (void)event_base_loopbreak(worker->base);
 }
@@ -248,12 +280,16 @@ void worker_check_drained(dj_worker *worker) {
     if (!atomic_load(&worker->draining) || worker->leaving) {
         return;
     }
-    bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
-    bool claiming = false; /* what it brings has to go back first */
-    for (int i = 0; i < worker->line_count; i++) {
-        claiming |= worker->lines[i].turning && worker->lines[i].slots_asked > 0;
+    if (!worker->registered) { /* there is no other life, and so no turn */
+        dismiss_parked(worker);
     }
-    if ((worker->in_hand > 0 || claiming) && !over) {
+    bool over = clock_ms() >= worker->drain_until_ms || atomic_load(&worker->drain_asked) > 1;
+    /* What these bring has to go back first: runs, or a life that nobody would have. */
+    bool coming = worker->control_connecting && !worker->registered;
+    for (int i = 0; i < worker->line_count; i++) {
+        coming |= worker->lines[i].turning && worker->lines[i].slots_asked > 0;
+    }
+    if ((worker->in_hand > 0 || coming) && !over) {
         return;
     }
     if (worker->in_hand > 0) {
@@ -307,38 +343,6 @@ static void on_linger(evutil_socket_t fd, short what, void *context) {
     turns_start(context);
 }
 
-/* What waits here for the database waits no more: handlers that are parked go on and hear that the
- * run is not theirs, so that they return; and a run without a handler is done with. */
-static void dismiss_parked(dj_worker *worker) {
-    struct list parked;
-    list_init(&parked);
-    int count = 0;
-    list_splice(&worker->asking, &parked);
-    for (int i = 0; i < worker->line_count; i++) {
-        list_splice(&worker->lines[i].pending, &parked);
-        worker->lines[i].pending_count = 0;
-        while (!list_is_empty(&worker->lines[i].late)) {
-            dj_run *run = list_first(&worker->lines[i].late, dj_run, watch.link);
-            list_remove(&run->watch.link);
-            worker_late_gone(worker, run);
-        }
-    }
-    struct list resumed;
-    list_init(&resumed);
-    while (!list_is_empty(&parked)) {
-        dj_run *run = list_first(&parked, dj_run, link);
-        list_remove(&run->link);
-        run->verdict = DJ_LEASE_LOST;
-        if (run->fiber != NULL) {
-            list_push(&resumed, &run->link);
-            count++;
-        } else {
-            worker_release(worker, run);
-        }
-    }
-    worker_resume(worker, &resumed, count);
-}
-
 /* A life is over: no run in hand is ours, and what is on its way is of no interest. */
 static void end_life(dj_worker *worker) {
     worker->registered = false;
@@ -354,7 +358,7 @@ static void end_life(dj_worker *worker) {
 
 void worker_lose_all(dj_worker *worker) {
     end_life(worker);
-    control_connect(worker); /* a new life begins with a new registration */
+    control_connect(worker); /* a new life, if it is to have one, begins with a registration */
 }
 
 /* Steps that are over their time: the loop says so in their place. */

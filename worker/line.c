@@ -123,7 +123,8 @@ static void line_connect(struct worker_line *line) {
 }
 
 void control_connect(dj_worker *worker) {
-    if (!worker->control_connecting && !db_pipeline_is_open(&worker->control)) {
+    bool is_over = !worker->registered && worker_is_draining(worker); /* it begins no other life */
+    if (!is_over && !worker->control_connecting && !db_pipeline_is_open(&worker->control)) {
         worker->control_connecting = true;
         connect_begin(worker, NULL);
     }

@@ -577,7 +577,7 @@ static void params_claim(struct db_params *claim, struct worker_line *line, bool
 /* Starts a turn if there is something to say and none is in flight. Cheap to call too often. */
 void turn_start(struct worker_line *line) {
     dj_worker *worker = line->worker;
-    if (line->turning || !db_pipeline_is_open(&line->pipeline) ||
+    if (line->turning || worker->leaving || !db_pipeline_is_open(&line->pipeline) ||
         event_pending(line->retry, EV_TIMEOUT, NULL)) {
         return;
     }

@@ -211,6 +211,47 @@ static void a_claim_without_an_answer_keeps_no_worker_past_its_grace_time(void *
     forget_held_workers();
 }
 
+/* What it has is another's by then, and nobody would be there for what a new life brings. */
+static void a_worker_that_drains_begins_no_other_life(void **state) {
+    (void)state;
+    pid_t dead = spawn(url, NULL, "durable-worker", "--lease-ttl", "20s", "--grace", "60s", NULL);
+    const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 1000}')");
+    wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
+    assert_int_equal(kill(dead, SIGTERM), 0);
+    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
+               (int)dead);
+    sql(conn,
+        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
+        "= %d",
+        (int)dead);
+    assert_int_equal(wait_process(dead, 10), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.worker where pid = %d", (int)dead), 1);
+    sql(conn, "select durable.cancel('%s')", id);
+}
+
+/* The database is about to register it. Nobody is to take it for a worker that is there. */
+static void a_worker_told_to_end_as_it_registers_leaves(void **state) {
+    (void)state;
+    PGconn *holder = connect_to(url);
+    sql(holder, "begin");
+    sql(holder, "lock table durable_internal.worker in exclusive mode");
+    pid_t brief = spawn_worker(url, NULL);
+    wait_until(conn, 20,
+               "select exists (select from pg_stat_activity where application_name = "
+               "'durable-worker' and wait_event_type = 'Lock' and datname = current_database())");
+    assert_int_equal(kill(brief, SIGTERM), 0);
+    (void)usleep(500000);
+    assert_int_equal(kill(brief, 0), 0);
+    sql(holder, "commit");
+    assert_int_equal(wait_process(brief, 10), 0);
+    assert_int_equal(
+        sql_int(conn, "select count(*) from durable_internal.worker where pid = %d and alive",
+                (int)brief),
+        0);
+    PQfinish(holder);
+}
+
 /* Its control connection is lost, and while it makes a new one (the fourth: the first three were
  * the control's and the lines') a turn hears that the worker is dead. */
 static void a_worker_declared_dead_while_it_reconnects_registers_again(void **state) {
@@ -304,6 +345,8 @@ int main(void) {
         cmocka_unit_test(a_second_sigterm_and_one_without_a_database_end_a_worker),
         cmocka_unit_test(a_handler_whose_commit_is_not_waited_for_hears_of_it),
         cmocka_unit_test(a_claim_without_an_answer_keeps_no_worker_past_its_grace_time),
+        cmocka_unit_test(a_worker_that_drains_begins_no_other_life),
+        cmocka_unit_test(a_worker_told_to_end_as_it_registers_leaves),
         cmocka_unit_test(a_worker_declared_dead_while_it_reconnects_registers_again),
         cmocka_unit_test(a_worker_that_is_busy_hears_at_its_beat_that_it_is_dead),
         cmocka_unit_test(a_worker_that_has_lost_an_answer_and_its_life_registers_again),
