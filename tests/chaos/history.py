@@ -206,6 +206,13 @@ create trigger hc_committed_anew after update on durable_internal.step
     for each row when (old.committed_at <> new.committed_at) execute function hc_committed_anew();
 create function hc_held() returns trigger language plpgsql security definer set enable_seqscan = off as $$
 begin
+    -- A start that had waited for it, and begins now as another run: nobody has seen the first.
+    if tg_op = 'UPDATE' and not exists (select from durable_internal.run r where r.id = old.run_id) then
+        update public.hc_holding h set run = new.run_id, taken_at = public.hc_now(), expires_at = new.expires_at
+         where h.run = old.run_id and h.gone_at is null;
+        update public.hc_holding h set next = new.run_id where h.next = old.run_id;
+        return null;
+    end if;
     if tg_op <> 'INSERT' then  -- `over` by the clock that has just decided it
         update public.hc_holding h
            set gone_at = public.hc_now(), next = case when tg_op = 'UPDATE' then new.run_id end,

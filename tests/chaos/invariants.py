@@ -20,6 +20,11 @@ RIGHT = """not exists (select from hc.fault f where f.what = 'database clock' an
     and coalesce(f.until, 'infinity') + greatest(replace(f.detail, '+', '')::interval, '0') + interval '5 s' > {})""".format
 # That somebody let this run go on, or may have, after it had ended.
 RETRIED = "exists (select from hc.act t where t.op = 'retry' and t.run = {} and t.ok is distinct from false)".format
+# A start that nobody was told of was in the log that the primary began with again, and so refused others; the standby had not come back for
+# it when it was promoted.
+TAKEN_BACK = """exists (select from hc.act b, hc.fault c, hc.fault f where b.op = 'start' and b.ok is null and b.key = a.key
+    and (b.job, b.payload_hash) <> (a.job, a.payload_hash) and c.what in ('restart', 'disk full') and c.at between b.began and a.at
+    and f.what = 'primary' and f.at between a.at and a.at + interval '10 s')"""
 
 CHECKS = [
     ("I1", "an acknowledged start is there",
@@ -61,7 +66,8 @@ CHECKS = [
      " and (a.job, a.payload_hash) <> (b.job, b.payload_hash)"),
     ("I2", "a start is refused only where another run has its key",
      "select a.seen, a.at, format('%s by %s as %s: %s', a.job, a.client, a.key, a.error) from hc.act a where a.op = 'start'"
-     " and a.ok = false and " + RIGHT("a.at", "a.began") + " and not (a.error ~ 'DJ002|idempotency_conflict|exit 3' and exists (select"
+     " and a.ok = false and " + RIGHT("a.at", "a.began") + " and not " + TAKEN_BACK +
+     " and not (a.error ~ 'DJ002|idempotency_conflict|exit 3' and exists (select"
      " from sut.holding h join sut.run r on r.id = h.run where h.key = a.key and (r.job, r.payload_hash) <> (a.job, a.payload_hash)"
      " and h.taken_at <= a.at and coalesce(least(h.gone_at, h.expires_at), 'infinity') >= a.began"
      " and not (a.restart and a.seen is not distinct from h.run and not " + RETRIED("h.run") + ")))"),
