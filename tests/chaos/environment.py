@@ -275,6 +275,7 @@ class Environment:
         self.actors = {}
         self.machines = {}
         self.standby_in_sync = False
+        self.keeper = None  # the cluster whose rows no failover takes back
         self.failover_lock = threading.Lock()
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "br0", "type", "bridge")
@@ -330,6 +331,7 @@ class Environment:
                     if conn.execute("select count(*) from pg_stat_replication where sync_state = 'sync' and state = 'streaming'"
                                     ).fetchone()[0] == 1 and self.standby_has_what_is_new():
                         self.standby_in_sync = True
+                        self.keeper = self.standby  # and then, as the primary, until it has a standby itself
                         return
             except history.psycopg.OperationalError:
                 pass

@@ -280,7 +280,8 @@ def copy_system(system, evidence, before):
 
 
 def look_at_steps(system, evidence, before):
-    """Remembers the steps that are completed now: they may never change, nor go."""
+    """Remembers the steps that are completed now: they may never change, nor go. Asked is the standby, where there is one: after a crash a
+    primary shows what it finds in its log, whether the standby has it or not."""
     rows = system.execute(
         """select s.run_id, s.position, s.name, md5(coalesce(s.result, s.error, 'null')::text)
              from durable.steps s join durable_internal.run r on r.id = s.run_id where r.seq > %s""", (before,)).fetchall()

@@ -24,7 +24,7 @@ RETRIED = "exists (select from hc.act t where t.op = 'retry' and t.run = {} and 
 # it when it was promoted.
 TAKEN_BACK = """exists (select from hc.act b, hc.fault c, hc.fault f where b.op = 'start' and b.ok is null and b.key = a.key
     and (b.job, b.payload_hash) <> (a.job, a.payload_hash) and c.what in ('restart', 'disk full') and c.at between b.began and a.at
-    and f.what = 'primary' and f.at between a.at and a.at + interval '10 s')"""
+    and f.what = 'primary' and f.at between a.at and a.at + interval '20 s')"""
 
 CHECKS = [
     ("I1", "an acknowledged start is there",

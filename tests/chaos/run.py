@@ -172,8 +172,9 @@ class Run:
                 if ticks % 7 == 0:
                     with history.psycopg.connect(self.env.primary.url(), autocommit=True, connect_timeout=2) as system:
                         history.look_at_sessions(system, evidence)
-                        if ticks % 70 == 0:
-                            history.look_at_steps(system, evidence, before)
+                if ticks % 70 == 0:
+                    with history.psycopg.connect(self.env.keeper.url(), autocommit=True, connect_timeout=2) as system:
+                        history.look_at_steps(system, evidence, before)
             except history.psycopg.OperationalError:
                 pass  # it is away just now
             except history.psycopg.Error as error:

@@ -344,7 +344,7 @@ class Check(unittest.TestCase):
     def test_a_refusal_for_a_start_that_a_failover_took_back_is_not_judged(self):
         """The unknown start began at 36.9, and who was refused asked from 40.5 to 41."""
         refused = f"update hc.act set began = {AT(40.5)}, at = {AT(41)} where began = {AT(35)}"
-        for crash, failover, excused in ((38, 45, True), (38, 60, False), (36, 45, False), (42, 45, False), (38, 40, False)):
+        for crash, failover, excused in ((38, 45, True), (38, 70, False), (36, 45, False), (42, 45, False), (38, 40, False)):
             faults = ("insert into hc.fault (at, until, what, whom) values"
                       f" ({AT(crash)}, {AT(crash + 1)}, 'restart', 'pg1'), ({AT(failover)}, {AT(failover + 9)}, 'primary', 'pg1')")
             found = self.found_with(f"with fault as ({refused}) {faults}")
