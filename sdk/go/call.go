@@ -184,11 +184,19 @@ func (c *call) run() string {
 	return text
 }
 
-// drain: end at the next occasion, since the process goes down, or the worker has hung up.
+// drain: end at the next occasion, since the process goes down.
 func (c *call) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadline = time.Now()
+}
+
+// hungUp: what goes on is committed if it still may be; nothing new begins.
+func (c *call) hungUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ending = true
+	c.pump()
 }
 
 // --- What goes on ---

@@ -184,6 +184,39 @@ func TestWhenItsTimeHasPassedACallEndsAtTheNextCommit(t *testing.T) {
 	}
 }
 
+func TestOnceTheWorkerHasHungUpNoStepBegins(t *testing.T) {
+	began, opened, unwound := make(chan bool), make(chan bool), make(chan bool)
+	var calls atomic.Int32
+	f := newFleet(t, func(ctx context.Context, job JobContext) (any, error) {
+		defer close(unwound)
+		began <- true
+		<-opened
+		return job.Step.Run(ctx, "step", func(context.Context) (any, error) { calls.Add(1); return 1, nil })
+	})
+	ctx, hangUp := context.WithCancel(context.Background())
+	heard := make(chan error, 1)
+	go func() {
+		response, err := http.DefaultClient.Do(signed(http.MethodPost, f.serving.URL, f.body(), time.Now()).WithContext(ctx))
+		if err == nil {
+			response.Body.Close()
+		}
+		heard <- err
+	}()
+	<-began
+	hangUp()
+	if err := <-heard; err == nil {
+		t.Fatal("an answer")
+	}
+	time.Sleep(50 * time.Millisecond) // the endpoint hears of it
+	close(opened)
+	<-unwound
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if calls.Load() != 0 || len(f.ops) != 0 {
+		t.Fatalf("the step was called %d times; committed: %v", calls.Load(), f.ops)
+	}
+}
+
 func TestOneRequestCarriesWhatManyRunsCommit(t *testing.T) {
 	f := newFleet(t, func(ctx context.Context, job JobContext) (any, error) { return nil, step(ctx, job, "a") })
 	var inFlight, most int32

@@ -141,7 +141,7 @@ func (c *Client) serveCall(w http.ResponseWriter, r *http.Request, body []byte) 
 	go func() {
 		select {
 		case <-r.Context().Done(): // the worker has hung up: the run is, or will be, another's
-			call.drain()
+			call.hungUp()
 		case <-ended:
 		}
 	}()

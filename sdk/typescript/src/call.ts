@@ -259,9 +259,15 @@ export class Call implements Lease {
     if (!this.outbox.replace(beginning, text)) this.outbox.pushLazy(text) // only how far it has come by now matters
   }
 
-  /** The call is to end at the next occasion: the server goes down, or the worker has hung up. */
+  /** The server goes down: the call is to end at the next occasion. */
   drain(): void {
     this.deadline = 0
+  }
+
+  /** The worker has hung up: the run is, or will be, another's. What goes on is committed if it still may be; nothing new begins. */
+  hungUp(): void {
+    this.ending = true
+    this.check()
   }
 
   // --- As a lease ---

@@ -70,6 +70,7 @@ export interface NodeRequest {
 /** A response of Node's http or of Express, as far as it matters. */
 export interface NodeResponse {
   readonly writableFinished?: boolean
+  readonly destroyed?: boolean
   writeHead(status: number, headers?: Record<string, string | number>): unknown
   end(text?: string): unknown
   on(event: string, listener: (...values: never[]) => void): unknown
@@ -149,7 +150,7 @@ export class Endpoint {
       ...this.setup.call, storage: this.storage, warn: this.setup.warn, committer: url => this.line(url)
     })
     this.calls.add(call)
-    onHangUp(() => call.drain())
+    onHangUp(() => call.hungUp())
     try {
       return await call.start()
     } finally {
@@ -227,6 +228,7 @@ function listener(setup: EndpointSetup, endpoint: () => Promise<Endpoint>): Node
           response.on('close', () => {
             if (response.writableFinished !== true) hungUp()
           })
+          if (response.destroyed === true) hungUp() // before we listened
         }
         answer = await (await endpoint()).answer(request.method, header, body, onHangUp)
       } catch (error) {

@@ -321,6 +321,34 @@ test('onFailure is called when the last attempt has failed, and not before; its 
   })
 })
 
+for (const { name, commit, kept } of [
+  { name: 'once the worker has hung up, steps in hand end, and none begins', commit: undefined, kept: ['in-hand'] },
+  { name: 'once the worker has hung up, none begins without commit.url either', commit: null, kept: [] }
+]) {
+  test(name, async () => {
+    const opened = gate()
+    const began: string[] = []
+    const begun = (step: string) => async (): Promise<void> => { began.push(step); await opened.promise }
+    await withJobs({
+      slow: async ({ step }) => { await step.run('in-hand', begun('in-hand')); await step.run('next', begun('next')) },
+      own: async ({ step }) => { await begun('own work')(); await step.run('first', begun('first')) }
+    }, async app => {
+      const hangUp = new AbortController()
+      const runs = [fleet.run('slow'), fleet.run('own')]
+      const calls = runs.map(run => fleet.call(app.url, run, { commit, signal: hangUp.signal }))
+      await until(() => began.length === 2)
+      hangUp.abort()
+      for (const call of calls) await assert.rejects(call)
+      await pause(50) // the endpoint hears of it
+      opened.open()
+      await until(() => runs[0]!.steps.length === kept.length)
+      await pause(50)
+      assert.deepEqual(began, ['in-hand', 'own work'])
+      assert.deepEqual(runs.map(run => run.steps.map(({ name }) => name)), [kept, []])
+    })
+  })
+}
+
 test('a closing server lets the steps in hand end, and goes on elsewhere', async () => {
   const opened = gate()
   const began = gate()

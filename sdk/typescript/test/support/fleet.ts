@@ -100,7 +100,7 @@ export class Fleet {
   }
 
   /** One call of the endpoint, and what it answers. Its ops are done. */
-  async call(endpoint: string, run: FleetRun, options: { commit?: string | null } = {}): Promise<Answer> {
+  async call(endpoint: string, run: FleetRun, options: { commit?: string | null, signal?: AbortSignal } = {}): Promise<Answer> {
     run.token = randomUUID() // a lease of its own
     this.runs.set(run.token, run)
     const url = options.commit === undefined ? `${this.url}/v1/commit` : options.commit
@@ -113,7 +113,7 @@ export class Fleet {
       payload: run.payload, steps: run.steps, tries: run.tries,
       commit: url === null ? null : { url, token: run.token, maxRunMs: this.maxRunMs },
       traceparent: null, more: 'to be ignored'
-    }))
+    }), { signal: options.signal })
     if (response.status !== 200) throw new Error(`the endpoint answered ${response.status}: ${response.body}`)
     const answer = JSON.parse(response.body) as Answer
     if (!run.lost && !run.cancelled) for (const op of answer.ops) this.apply(run, op)
@@ -141,12 +141,12 @@ export class Fleet {
   }
 
   /** A request of a worker, signed. */
-  post(endpoint: string, body: string, options: { method?: string, secret?: string, timestamp?: number, headers?: Record<string, string> } = {}):
+  post(endpoint: string, body: string, options: { method?: string, secret?: string, timestamp?: number, headers?: Record<string, string>, signal?: AbortSignal } = {}):
   Promise<{ status: number, body: string, headers: IncomingMessage['headers'] }> {
     const method = options.method ?? 'POST'
     const headers = { 'content-type': 'application/json', ...this.sign(body, options), ...options.headers }
     return new Promise((resolve, reject) => {
-      const call = request(endpoint, { method, headers }, response => {
+      const call = request(endpoint, { method, headers, signal: options.signal }, response => {
         let text = ''
         response.setEncoding('utf8').on('data', chunk => { text += chunk }).on('error', reject)
         response.on('end', () => resolve({ status: response.statusCode!, body: text, headers: response.headers }))
