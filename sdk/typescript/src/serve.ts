@@ -291,8 +291,11 @@ export function fetchHandler(setup: EndpointSetup, options: HandlerOptions): (re
     let answer: Answer
     try {
       const body = request.method === 'GET' ? new Uint8Array() : new Uint8Array(await request.arrayBuffer())
-      answer = await (await endpoint()).answer(request.method, name => request.headers.get(name) ?? undefined, body,
-        hungUp => request.signal?.addEventListener('abort', hungUp, { once: true }))
+      const onHangUp = (hungUp: () => void): void => {
+        request.signal?.addEventListener('abort', hungUp, { once: true })
+        if (request.signal?.aborted === true) hungUp() // before we listened
+      }
+      answer = await (await endpoint()).answer(request.method, name => request.headers.get(name) ?? undefined, body, onHangUp)
     } catch (error) {
       const status = error instanceof StackShiftError ? error.status : 500
       setup.warn((error as Error).message)

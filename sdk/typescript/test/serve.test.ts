@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test'
 import { StackShift, StackShiftError } from '@stackshift-cloud/jobs'
 import { checkerOf, distrust, secretsOf } from '#sdk/signature.js'
 import { platform } from '#sdk/platform.js'
+import { pause, until } from './support/app.js'
 import { Fleet, type ApiRequest } from './support/fleet.js'
 
 let fleet: Fleet
@@ -22,6 +23,17 @@ function make(): StackShift {
     async ({ payload, step }) => step.run('greet', () => `hello, ${payload.name}`))
   stackshift.job('other', () => 1)
   return stackshift
+}
+
+function counting(): { calls: { handler: number, step: number }, stackshift: StackShift } {
+  const calls = { handler: 0, step: 0 }
+  const stackshift = new StackShift({ apiKey: 'key', baseUrl: fleet.url, onWarning: () => {} })
+  stackshift.job('counts', async ({ step }) => {
+    calls.handler++
+    await Promise.resolve() // work of its own
+    return step.run('step', () => { calls.step++ })
+  })
+  return { calls, stackshift }
 }
 
 async function listen(listener: RequestListener): Promise<{ url: string, close: () => Promise<void> }> {
@@ -172,6 +184,24 @@ describe('nodeHandler', () => {
     await app.close()
   })
 
+  test('no step begins for a worker that has hung up before we listened', async () => {
+    const { calls, stackshift } = counting()
+    const handler = stackshift.nodeHandler({ signingSecret: fleet.secret })
+    const hangUp = new AbortController()
+    const app = await listen(async (req, res) => {
+      const chunks: Buffer[] = []
+      for await (const chunk of req) chunks.push(chunk as Buffer)
+      hangUp.abort()
+      await new Promise(resolve => res.once('close', resolve))
+      handler(Object.assign(req, { rawBody: Buffer.concat(chunks) }), res)
+    })
+    await assert.rejects(fleet.call(app.url, fleet.run('counts'), { signal: hangUp.signal }))
+    await until(() => calls.handler === 1)
+    await pause(50)
+    assert.equal(calls.step, 0)
+    await app.close()
+  })
+
   test('without a secret it says which one is missing', async () => {
     const stackshift = new StackShift({ onWarning: () => {} })
     const before = process.env.STACKSHIFT_SIGNING_SECRET
@@ -199,6 +229,16 @@ describe('fetchHandler', () => {
     assert.deepEqual(await response.json(), { protocol: 1, ops: [], status: 'completed', result: 'hello, Ada' })
     const answer = await (await handler(requestOf(body(null)))).json() as { status: string, ops: unknown[] }
     assert.deepEqual([answer.status, answer.ops.length], ['continue', 1])
+  })
+
+  test('no step begins for whoever has hung up before we listened', async () => {
+    const { calls, stackshift } = counting()
+    const run = fleet.run('counts')
+    const body = JSON.stringify({ protocol: 1, run: { ...run, queueName: 'q' }, payload: {}, steps: [], commit: null })
+    const request = new Request(requestOf(body), { signal: AbortSignal.abort() })
+    const answer = await (await stackshift.fetchHandler({ signingSecret: fleet.secret })(request)).json() as { status: string }
+    assert.equal(answer.status, 'continue')
+    assert.deepEqual(calls, { handler: 1, step: 0 })
   })
 
   test('answers 401 to a bad signature, and describes the jobs', async () => {
