@@ -139,12 +139,23 @@ static void forget_held_workers(void) {
               "alive and ttl = interval '1 minute'");
 }
 
-/* One SIGTERM, which a worker hears and lives on, and then another, which it ends by within
- * `seconds`. */
-static void end_at_once(pid_t worker, double seconds) {
+static void declare_dead(pid_t worker) {
+    sql(conn,
+        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
+        "= %d",
+        (int)worker);
+}
+
+/* One SIGTERM, which a worker hears. */
+static void begin_drain(pid_t worker) {
     assert_int_equal(kill(worker, SIGTERM), 0);
     wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
                (int)worker);
+}
+
+/* … and lives on, and then another, which it ends by within `seconds`. */
+static void end_at_once(pid_t worker, double seconds) {
+    begin_drain(worker);
     assert_int_equal(kill(worker, 0), 0);
     (void)kill(worker, SIGTERM);
     assert_int_equal(wait_process(worker, seconds), 0);
@@ -217,13 +228,8 @@ static void a_worker_that_drains_begins_no_other_life(void **state) {
     pid_t dead = spawn(url, NULL, "durable-worker", "--lease-ttl", "20s", "--grace", "60s", NULL);
     const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 1000}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
-    assert_int_equal(kill(dead, SIGTERM), 0);
-    wait_until(conn, 5, "select status = 'draining' from durable.workers where pid = %d",
-               (int)dead);
-    sql(conn,
-        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
-        "= %d",
-        (int)dead);
+    begin_drain(dead);
+    declare_dead(dead);
     assert_int_equal(wait_process(dead, 10), 0);
     assert_int_equal(
         sql_int(conn, "select count(*) from durable_internal.worker where pid = %d", (int)dead), 1);
@@ -276,10 +282,7 @@ static void a_worker_that_is_busy_hears_at_its_beat_that_it_is_dead(void **state
     const char *id = sql_text(conn, "select durable.start('slow', '{\"ms\": 60000}')");
     wait_until(conn, 20, "select exists (select from effect where run_id = '%s')", id);
     sql(conn, "update durable_internal.run set payload = '{\"ms\": 1}' where id = '%s'", id);
-    sql(conn,
-        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
-        "= %d",
-        (int)busy);
+    declare_dead(busy);
     wait_until(conn, 20, "select status = 'completed' from durable.runs where id = '%s'", id);
     assert_int_equal(
         sql_int(conn, "select count(*) from durable_internal.worker where pid = %d", (int)busy), 2);
@@ -294,10 +297,7 @@ static void a_worker_that_has_lost_an_answer_and_its_life_registers_again(void *
     int status = 0;
     assert_int_equal(waitpid(zombie, &status, WUNTRACED), zombie);
     assert_true(WIFSTOPPED(status));
-    sql(conn,
-        "select durable_internal.bury(id, crashed => false) from durable_internal.worker where pid "
-        "= %d",
-        (int)zombie);
+    declare_dead(zombie);
     assert_int_equal(kill(zombie, SIGCONT), 0);
     wait_until(conn, 20,
                "select count(*) = 0 from durable.runs where job = 'steps' and finished_at is null");
