@@ -274,8 +274,7 @@ class Environment:
         self.evidence_url = f"postgresql://postgres@{HUB}:{PORT}/evidence"
         self.actors = {}
         self.machines = {}
-        self.standby_in_sync = False
-        self.keeper = None  # the cluster whose rows no failover takes back
+        self.keeper = None  # the cluster whose rows no failover takes back; while that is the standby, it may be promoted
         self.failover_lock = threading.Lock()
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "br0", "type", "bridge")
@@ -330,7 +329,6 @@ class Environment:
                 with history.psycopg.connect(self.primary.url("postgres"), autocommit=True, connect_timeout=2) as conn:
                     if conn.execute("select count(*) from pg_stat_replication where sync_state = 'sync' and state = 'streaming'"
                                     ).fetchone()[0] == 1 and self.standby_has_what_is_new():
-                        self.standby_in_sync = True
                         self.keeper = self.standby  # and then, as the primary, until it has a standby itself
                         return
             except history.psycopg.OperationalError:

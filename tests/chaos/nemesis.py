@@ -263,7 +263,7 @@ class Nemesis:
             return
         try:
             env = self.env
-            if not env.standby_in_sync:
+            if env.keeper is not env.standby:
                 return
             old, new = env.primary, env.standby
             cut_off = draw.random() < 0.5
@@ -274,7 +274,6 @@ class Nemesis:
                 env.machines[old.name].filter(key, rule)
             else:
                 old.stop(draw.choice((signal.SIGQUIT, signal.SIGKILL)))
-            env.standby_in_sync = False
             self.promote(new)
             env.primary, env.standby = new, old
             env.point_pooler()
